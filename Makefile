@@ -1,0 +1,48 @@
+# Every target makes the environment it needs: `make demo`, `make test`.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+# No usage reports and no weight downloads from Inference.
+export OFFLINE_MODE := True
+export METRICS_ENABLED := False
+
+.PHONY: demo test check format train evaluate clean help
+
+help: ## Show what can be made.
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+
+demo: $(READY) ## Detect, visualize and export on the sample images.
+	@$(BIN)/workflow-blocks demo
+
+test: $(READY) ## Run all tests.
+	$(BIN)/pytest
+
+check: $(READY) ## Check style and types.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY) ## Put the code into its style.
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+train: $(READY) ## Train the demo model from nothing, or go on from its last checkpoint (hours).
+	$(BIN)/python -m training.train
+
+evaluate: $(READY) ## Measure the demo model on scenes that it has never seen.
+	$(BIN)/python -m training.evaluate
+
+clean: ## Remove the environment and what the demo wrote.
+	rm -rf $(VENV) demo_output
+
+# uv installs in a minute what takes pip several; pip is the way where uv cannot reach the packages.
+$(READY): pyproject.toml constraints.txt
+	@echo "Making the environment in $(VENV) (once; Inference brings PyTorch, some GB)..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[dev]' \
+	  || $(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,72 @@
+"""Shared fixtures: the golden checkpoint, the demo model, and Inference's engine."""
+
+from pathlib import Path
+
+import pytest
+from workflow_blocks.local_engine import use_local_settings
+
+# Before anything imports `inference`, which reads its settings then.
+use_local_settings()
+
+GOLDEN = Path(__file__).parent / "golden" / "moondream2_tiny"
+
+
+@pytest.fixture(scope="session")
+def golden_folder():
+    return GOLDEN
+
+
+@pytest.fixture(scope="session")
+def golden_detector():
+    return _load_detector(GOLDEN)
+
+
+@pytest.fixture(scope="session")
+def demo_detector():
+    from workflow_blocks.moondream2_prompt_detection.model_version import demo_model_folder
+
+    return _load_detector(demo_model_folder())
+
+
+@pytest.fixture(scope="session")
+def golden_package(tmp_path_factory):
+    """The golden checkpoint as a local model package of our runtime."""
+    import shutil
+
+    from workflow_blocks.moondream2.package import write_package_files
+
+    folder = tmp_path_factory.mktemp("golden_package")
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        shutil.copy(GOLDEN / name, folder / name)
+    write_package_files(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model_manager():
+    from workflow_blocks.local_engine import make_model_manager
+
+    return make_model_manager()
+
+
+@pytest.fixture(scope="session")
+def run_workflow(model_manager):
+    """Compiles a definition in Inference's engine and runs it with the given inputs."""
+    from workflow_blocks.local_engine import make_engine
+
+    def run(definition, serialize=False, **inputs):
+        engine = make_engine(definition, model_manager)
+        return engine.run(runtime_parameters=inputs, serialize_results=serialize)
+
+    return run
+
+
+def _load_detector(folder):
+    import torch
+    from workflow_blocks.moondream2.checkpoint import CONFIG_FILE, load_model, load_tokenizer
+    from workflow_blocks.moondream2.config import Moondream2Config
+    from workflow_blocks.moondream2.detector import Detector
+
+    config = Moondream2Config.from_file(folder / CONFIG_FILE)
+    model = load_model(folder, config, torch.device("cpu"), torch.float32)
+    return Detector(model, load_tokenizer(folder, config))

@@ -1,0 +1,91 @@
+import json
+
+import pytest
+from pydantic import ValidationError
+from workflow_blocks.moondream2.config import ConfigError, Moondream2Config, TextConfig, VisionConfig
+
+
+def write_config(folder, config):
+    path = folder / "config.json"
+    path.write_text(json.dumps({"config": config}))
+    return path
+
+
+def test_defaults_are_the_released_model():
+    config = Moondream2Config()
+
+    assert (config.vision.grid, config.vision.n_patches, config.prefix_length) == (27, 729, 730)
+    assert (config.vision.margin_px, config.vision.window_px) == (56, 266)
+    assert config.text.head_dim == 64
+    assert config.tokenizer.templates.detect.prefix == (1, 7235, 476, 2)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        pytest.param({}, id="empty object"),
+        pytest.param({"config": {}}, id="empty config"),
+        pytest.param({"config": {"text": {}, "vision": {"enc_dim": 1152}}}, id="some keys"),
+        pytest.param({"config": {"tokenizer": {"templates": {"caption": None, "detect": None}}}}, id="nulls"),
+        pytest.param(
+            {"config": {"text": {"prefix_attn": 730}}, "model_type": "moondream1"}, id="unknown keys"
+        ),
+    ],
+)
+def test_from_file_takes_the_released_value_for_what_is_left_out(tmp_path, document):
+    (tmp_path / "config.json").write_text(json.dumps(document))
+
+    assert Moondream2Config.from_file(tmp_path / "config.json") == Moondream2Config()
+
+
+def test_from_file_reads_every_size(golden_folder):
+    config = Moondream2Config.from_file(golden_folder / "config.json")
+
+    assert (config.text.dim, config.text.n_layers, config.vision.enc_dim) == (128, 3, 32)
+    assert config.tokenizer.templates.detect.prefix == (1, 35, 36, 2)
+
+
+@pytest.mark.parametrize(
+    ("config", "problem"),
+    [
+        pytest.param({"text": {"dim": "wide"}}, "config.text.dim", id="not a number"),
+        pytest.param({"text": {"n_layers": 0}}, "config.text.n_layers", id="zero"),
+        pytest.param({"text": {"dim": 130}}, "not a multiple of n_heads", id="heads do not divide"),
+        pytest.param({"vision": {"crop_size": 100}}, "enc_patch_size", id="patches do not divide"),
+        pytest.param({"vision": {"overlap_margin": 14}}, "overlap_margin", id="margin too wide"),
+        pytest.param({"vision": {"in_channels": 1}}, "in_channels", id="grey model"),
+        pytest.param({"region": {"dim": 64}}, "widths must be equal", id="widths differ"),
+        pytest.param({"text": {"vocab_size": 100}}, "vocabulary of 100", id="token outside the vocabulary"),
+        pytest.param({"text": {"max_context": 700}}, "max_context", id="context too short"),
+    ],
+)
+def test_from_file_names_what_does_not_fit(tmp_path, config, problem):
+    path = write_config(tmp_path, config)
+
+    with pytest.raises(ConfigError, match=problem) as error:
+        Moondream2Config.from_file(path)
+
+    assert "config.json" in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"config": 3}'])
+def test_from_file_refuses_what_is_no_configuration(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+
+    with pytest.raises(ConfigError):
+        Moondream2Config.from_file(tmp_path / "config.json")
+
+
+def test_from_file_tells_that_the_file_is_missing(tmp_path):
+    with pytest.raises(ConfigError, match="cannot be read"):
+        Moondream2Config.from_file(tmp_path / "config.json")
+
+
+def test_sizes_cannot_change():
+    with pytest.raises(ValidationError):
+        VisionConfig().enc_dim = 3
+
+
+def test_grouped_heads_must_divide():
+    with pytest.raises(ValidationError, match="n_kv_heads"):
+        TextConfig(n_heads=32, n_kv_heads=5)

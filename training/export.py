@@ -1,0 +1,22 @@
+"""Writes a trained model as the bundled package."""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+
+from workflow_blocks.moondream2.checkpoint import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE
+from workflow_blocks.moondream2.model import Moondream2
+from workflow_blocks.moondream2.package import write_package_files
+
+
+def export_package(model: Moondream2, tokenizer: Tokenizer, folder: Path) -> None:
+    """Writes weights (float16, published names), tokenizer, config and what makes it a package."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {f"model.{name}": tensor.to(torch.float16) for name, tensor in model.state_dict().items()}
+    save_file(state, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    tokenizer.save(str(folder / TOKENIZER_FILE))
+    document = f'{{\n "model_type": "moondream1",\n "config": {model.config.model_dump_json(indent=1)}\n}}\n'
+    (folder / CONFIG_FILE).write_text(document)
+    write_package_files(folder)

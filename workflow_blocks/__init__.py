@@ -1,0 +1,18 @@
+"""Moondream2 prompt detection and more for Roboflow Workflows (`WORKFLOWS_PLUGINS=workflow_blocks`)."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from roboflow_workflows.prototypes.block import WorkflowBlock
+
+# Only blocks of this source are given the server's model manager, key and settings.
+BLOCKS_SOURCE = "workflows_core"
+
+
+def load_blocks() -> "list[type[WorkflowBlock]]":
+    """The blocks of this plugin, as Inference asks for them."""
+    # Imported here, so that importing the package (for its runtime, say) stays light.
+    from workflow_blocks.detections_table.v1 import DetectionsTableBlockV1
+    from workflow_blocks.moondream2_prompt_detection.v1 import Moondream2PromptDetectionBlockV1
+
+    return [Moondream2PromptDetectionBlockV1, DetectionsTableBlockV1]

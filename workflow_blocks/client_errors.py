@@ -1,0 +1,28 @@
+"""Errors for what a caller sent: the engine names the step, and a server answers 4xx."""
+
+from roboflow_workflows.errors import ClientCausedStepExecutionError
+from roboflow_workflows.prototypes.block import WorkflowBlock
+
+_SHOWN_LENGTH = 80
+
+
+class InvalidInputError(ValueError):
+    """What a caller gave for a field cannot be used; the message names the field, value and mend."""
+
+
+def as_client_error(error: Exception, block: WorkflowBlock) -> ClientCausedStepExecutionError:
+    """The engine's error for a step that failed through its caller."""
+    step_name = getattr(block, "_workflow_step_name", "")  # set by the engine
+    return ClientCausedStepExecutionError(
+        block_id=step_name,
+        status_code=400,
+        public_message=f"Step {step_name!r}: {error}",
+        context="workflow_execution | step_execution",
+        inner_error=error,
+    )
+
+
+def shown(value: object) -> str:
+    """A value as an error message shows it, cut short."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN_LENGTH else f"{text[:_SHOWN_LENGTH]}..."

@@ -1,0 +1,132 @@
+"""The main job on sample images: detect, visualize, export."""
+
+import base64
+import json
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import rich
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from workflow_blocks.local_engine import make_engine, make_model_manager, workflow_file
+
+WORKFLOW = "detect_visualize_export"
+SAMPLE_IMAGES = Path(__file__).parent / "sample_images"
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
+
+
+class DemoError(Exception):
+    """The demo cannot run; the message says what to change."""
+
+
+@dataclass(frozen=True)
+class ImageResult:
+    """What the workflow gave for one image."""
+
+    path: Path
+    outputs: dict[str, Any]
+
+    def confidences(self, prompt: str) -> list[float]:
+        detections = self.outputs["predictions"]["predictions"]
+        return [item["confidence"] for item in detections if item["class"] == prompt]
+
+
+def find_images(folder: Path) -> list[Path]:
+    """The image files of a folder, by name.
+
+    Raises:
+        DemoError: there are none.
+    """
+    images = sorted(path for path in folder.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    if not images:
+        raise DemoError(f"no image ({', '.join(sorted(IMAGE_SUFFIXES))}) in {folder}")
+    return images
+
+
+def run_demo(images: Sequence[Path], prompts: Sequence[str], model: str, output: Path) -> None:
+    """Runs the workflow over images, writes what it gives and prints a table of it.
+
+    Raises:
+        DemoError: an image cannot be read.
+        roboflow_workflows.errors.WorkflowError: the workflow cannot run with these inputs.
+    """
+    console = Console()
+    output.mkdir(parents=True, exist_ok=True)
+    for table in output.glob("detections_*.csv"):
+        table.unlink()  # of an earlier run: the sink names each run's file by its time
+    with console.status("Starting Inference (its imports take a while)..."):
+        engine = _start_engine()
+    results = []
+    for path in track(images, description="Detecting...", console=console):
+        result = _run_on_image(engine, path, prompts, model, output)
+        _write_result(result, output)
+        results.append(result)
+    console.print(_summary(results, prompts))
+    rich.print(_whereabouts(output, len(results)))
+
+
+def _start_engine() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Inference tells of each optional model that is not installed
+        definition = json.loads(workflow_file(WORKFLOW).read_text())
+        return make_engine(definition, make_model_manager())
+
+
+def _run_on_image(engine: Any, path: Path, prompts: Sequence[str], model: str, output: Path) -> ImageResult:
+    import cv2
+
+    image = cv2.imread(str(path))
+    if image is None:
+        raise DemoError(f"{path} is not an image that OpenCV can read")
+    inputs = {
+        "image": image,
+        "image_name": path.name,
+        "prompts": list(prompts),
+        "model": model,
+        "target_directory": str(output.resolve()),
+    }
+    (outputs,) = engine.run(runtime_parameters=inputs, serialize_results=True)
+    if outputs["export_failed"]:
+        raise DemoError(f"the table could not be written: {outputs['export_message']}")
+    return ImageResult(path, outputs)
+
+
+def _write_result(result: ImageResult, output: Path) -> None:
+    """The annotated image as JPEG and the rest of the outputs as JSON."""
+    picture = base64.b64decode(result.outputs["visualization"]["value"])
+    (output / f"{result.path.stem}.jpg").write_bytes(picture)
+    data = {name: result.outputs[name] for name in ("predictions", "counts")}
+    (output / f"{result.path.stem}.json").write_text(json.dumps(data, indent=2) + "\n")
+
+
+def _summary(results: Sequence[ImageResult], prompts: Sequence[str]) -> Table:
+    table = Table("image", "prompt", "count", "confidence")
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for result in results:
+        for row, prompt in enumerate(prompts):
+            confidences = result.confidences(prompt)
+            table.add_row(
+                result.path.name if row == 0 else "",
+                prompt,
+                str(result.outputs["counts"][prompt]),
+                ", ".join(f"{value:.2f}" for value in confidences) or "-",
+                end_section=row == len(prompts) - 1,
+            )
+    return table
+
+
+def _whereabouts(output: Path, count: int) -> str:
+    return "\n".join(_whereabouts_lines(output, count))
+
+
+def _whereabouts_lines(output: Path, count: int) -> Iterator[str]:
+    yield f"[bold]Results of {count} images in {output}/[/bold]"
+    yield "  *.jpg              the images with boxes and labels"
+    yield "  detections_*.csv   a row for each detection"
+    yield "  *.json             predictions and counts of each image"

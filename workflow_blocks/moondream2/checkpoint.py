@@ -1,0 +1,128 @@
+"""Loads published-layout safetensors and the tokenizer, strictly. Nothing in a checkpoint runs."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from workflow_blocks.moondream2.config import Moondream2Config
+from workflow_blocks.moondream2.model import Moondream2
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+WEIGHTS_INDEX_FILE = "model.safetensors.index.json"
+TOKENIZER_FILE = "tokenizer.json"
+
+# Published files name every tensor from this root; some leave it out.
+_ROOT = "model."
+# Left inside names by `torch.compile`.
+_COMPILED = "._orig_mod"
+
+_MAX_NAMES_IN_ERROR = 5
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be used; the message names the file and the tensor or entry."""
+
+
+def load_model(
+    folder: Path, config: Moondream2Config, device: torch.device, dtype: torch.dtype
+) -> Moondream2:
+    """Loads the weights of a checkpoint folder, ready to run.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or a tensor is missing, extra or of another
+            shape than `config` says.
+    """
+    with torch.device("meta"):
+        model = Moondream2(config)
+    expected = model.state_dict()
+    state: dict[str, Tensor] = {}
+    for path in _weight_files(folder):
+        for name, tensor in _read_tensors(path):
+            _check_tensor(path, name, tensor, expected)
+            if name in state:
+                raise CheckpointError(f"{path.name}: tensor {name!r} is given twice")
+            state[name] = tensor.to(device=device, dtype=dtype)
+    missing = sorted(expected.keys() - state.keys())
+    if missing:
+        raise CheckpointError(f"{folder}: {_some(missing)} missing from the weights")
+    model.load_state_dict(state, assign=True)
+    return model.requires_grad_(False).eval()
+
+
+def load_tokenizer(folder: Path, config: Moondream2Config) -> Tokenizer:
+    """Loads a checkpoint's tokenizer; special tokens in a prompt are read as ordinary text.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or has ids beyond the model's vocabulary.
+    """
+    path = folder / TOKENIZER_FILE
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing")
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception
+        raise CheckpointError(f"{path} is not a tokenizer: {error}") from error
+    if tokenizer.get_vocab_size() > config.text.vocab_size:
+        raise CheckpointError(
+            f"{path} has {tokenizer.get_vocab_size()} tokens, more than the model's {config.text.vocab_size}"
+        )
+    # Prompts come from strangers: "<|endoftext|>" in one must not end it.
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The weights' single file, or its shards in the order of their names."""
+    if (folder / WEIGHTS_FILE).is_file():
+        return [folder / WEIGHTS_FILE]
+    index = folder / WEIGHTS_INDEX_FILE
+    if not index.is_file():
+        raise CheckpointError(f"{folder} has neither {WEIGHTS_FILE} nor {WEIGHTS_INDEX_FILE}")
+    try:
+        names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise CheckpointError(f"{index} is not an index of shards: {error!r}") from error
+    for name in names:
+        if not isinstance(name, str) or Path(name).name != name:
+            raise CheckpointError(f"{index} names {name!r}, which is not a file beside it")
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{index} names {name!r}, which is missing")
+    return [folder / name for name in names]
+
+
+def _read_tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor of a file, under the name that the model has for it."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 (not a dictionary)
+                yield name.replace(_COMPILED, "").removeprefix(_ROOT), file.get_tensor(name)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error
+
+
+def _check_tensor(path: Path, name: str, tensor: Tensor, expected: dict[str, Tensor]) -> None:
+    if name not in expected:
+        raise CheckpointError(f"{path.name}: tensor {name!r} is not part of a Moondream2")
+    if not tensor.is_floating_point():
+        raise CheckpointError(f"{path.name}: tensor {name!r} has dtype {tensor.dtype}, not a floating one")
+    if tensor.shape != expected[name].shape:
+        raise CheckpointError(
+            f"{path.name}: tensor {name!r} has shape {tuple(tensor.shape)}, "
+            f"config.json asks for {tuple(expected[name].shape)}"
+        )
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:_MAX_NAMES_IN_ERROR])
+    rest = len(names) - _MAX_NAMES_IN_ERROR
+    return (
+        f"{shown} and {rest} more tensors are"
+        if rest > 0
+        else f"{shown} {'is' if len(names) == 1 else 'are'}"
+    )

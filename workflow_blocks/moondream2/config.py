@@ -1,0 +1,204 @@
+"""The sizes and token ids of a Moondream2. The defaults are the released 2B model of 2025-06-21."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+
+TokenId = Annotated[int, Field(ge=0)]
+
+
+class ConfigError(ValueError):
+    """A model configuration cannot be used; the message names the file and the entry."""
+
+
+class _Config(BaseModel):
+    # `frozen`: a config is shared by every thread that runs the model.
+    # Unknown keys are ignored: published files carry training-only entries.
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+def _require_multiple(name: str, value: int, divisor_name: str, divisor: int) -> None:
+    if value % divisor:
+        raise ValueError(f"{name} {value} is not a multiple of {divisor_name} {divisor}")
+
+
+class VisionConfig(_Config):
+    """Vision encoder; `crop_size` is in pixels, `overlap_margin` in patches."""
+
+    enc_dim: PositiveInt = 1152
+    enc_patch_size: PositiveInt = 14
+    enc_n_layers: PositiveInt = 27
+    enc_ff_dim: PositiveInt = 4304
+    enc_n_heads: PositiveInt = 16
+    proj_out_dim: PositiveInt = 2048
+    crop_size: PositiveInt = 378
+    in_channels: PositiveInt = 3
+    max_crops: PositiveInt = 12
+    overlap_margin: Annotated[int, Field(ge=0)] = 4
+    proj_inner_dim: PositiveInt = 8192
+
+    @property
+    def grid(self) -> int:
+        """Patches along one side of a crop."""
+        return self.crop_size // self.enc_patch_size
+
+    @property
+    def n_patches(self) -> int:
+        """Patches of one crop, and image embeddings of one image."""
+        return self.grid**2
+
+    @property
+    def margin_px(self) -> int:
+        """Overlap of neighbouring crops on each side, in pixels."""
+        return self.overlap_margin * self.enc_patch_size
+
+    @property
+    def window_px(self) -> int:
+        """What a crop adds to its row or column of crops, in pixels."""
+        return self.crop_size - 2 * self.margin_px
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> "VisionConfig":
+        _require_multiple("enc_dim", self.enc_dim, "enc_n_heads", self.enc_n_heads)
+        _require_multiple("crop_size", self.crop_size, "enc_patch_size", self.enc_patch_size)
+        if self.in_channels != 3:
+            raise ValueError(f"in_channels is {self.in_channels}; images are RGB, so it must be 3")
+        if self.window_px <= 0:
+            raise ValueError(
+                f"overlap_margin {self.overlap_margin} leaves nothing of a crop {self.grid} patches wide"
+            )
+        return self
+
+
+class TextConfig(_Config):
+    """Text decoder."""
+
+    dim: PositiveInt = 2048
+    ff_dim: PositiveInt = 8192
+    n_layers: PositiveInt = 24
+    vocab_size: PositiveInt = 51200
+    max_context: PositiveInt = 2048
+    n_heads: PositiveInt = 32
+    n_kv_heads: PositiveInt = 32
+
+    @property
+    def head_dim(self) -> int:
+        return self.dim // self.n_heads
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> "TextConfig":
+        _require_multiple("dim", self.dim, "n_heads", self.n_heads)
+        _require_multiple("n_heads", self.n_heads, "n_kv_heads", self.n_kv_heads)
+        # Half of a head is rotated, in pairs.
+        _require_multiple("head dim (dim / n_heads)", self.head_dim, "4", 4)
+        return self
+
+
+class RegionConfig(_Config):
+    """Encoders and decoders of coordinates and sizes; `*_out_dim` count the bins."""
+
+    dim: PositiveInt = 2048
+    coord_feat_dim: PositiveInt = 256
+    coord_out_dim: PositiveInt = 1024
+    size_feat_dim: PositiveInt = 512
+    size_out_dim: PositiveInt = 2048
+    inner_dim: PositiveInt = 8192
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> "RegionConfig":
+        for name in ("coord_feat_dim", "size_feat_dim", "size_out_dim"):
+            _require_multiple(name, getattr(self, name), "2", 2)
+        if self.size_out_dim < 4:
+            raise ValueError("size_out_dim must hold at least two bins for width and two for height")
+        return self
+
+
+class PromptTemplate(_Config):
+    """Token ids around a prompt's own tokens."""
+
+    prefix: tuple[TokenId, ...]
+    suffix: tuple[TokenId, ...]
+
+
+class Templates(_Config):
+    detect: PromptTemplate = PromptTemplate(prefix=(1, 7235, 476, 2), suffix=(3,))
+
+
+class TokenizerConfig(_Config):
+    """Token ids with a meaning of their own."""
+
+    bos_id: TokenId = 0
+    eos_id: TokenId = 0
+    coord_id: TokenId = 5
+    templates: Templates = Templates()
+
+
+class Moondream2Config(_Config):
+    """A whole Moondream2; `Moondream2Config()` is the released model."""
+
+    vision: VisionConfig = VisionConfig()
+    text: TextConfig = TextConfig()
+    region: RegionConfig = RegionConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig()
+
+    @property
+    def prefix_length(self) -> int:
+        """Positions of the image prefix: the bos token and the image embeddings."""
+        return 1 + self.vision.n_patches
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "Moondream2Config":
+        widths = {
+            "vision.proj_out_dim": self.vision.proj_out_dim,
+            "text.dim": self.text.dim,
+            "region.dim": self.region.dim,
+        }
+        if len(set(widths.values())) > 1:
+            raise ValueError(f"these widths must be equal: {widths}")
+        tokens = self.tokenizer
+        detect = tokens.templates.detect
+        largest = max((tokens.bos_id, tokens.eos_id, tokens.coord_id, *detect.prefix, *detect.suffix))
+        if largest >= self.text.vocab_size:
+            raise ValueError(f"token id {largest} is not in the vocabulary of {self.text.vocab_size}")
+        if self.prefix_length >= self.text.max_context:
+            raise ValueError(
+                f"text.max_context {self.text.max_context} leaves no room after "
+                f"the image prefix of {self.prefix_length}"
+            )
+        return self
+
+    @classmethod
+    def from_file(cls, path: Path) -> "Moondream2Config":
+        """Reads a checkpoint's `config.json`: an object whose `config` holds the sizes.
+
+        A missing key or an empty object means the released model's value.
+
+        Raises:
+            ConfigError: the file is missing or not JSON, or a value does not fit; names the entry.
+        """
+        try:
+            document = _ConfigFile.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+        except ValidationError as error:
+            raise ConfigError(f"{path}: {_first_problem(error)}") from error
+        return document.config
+
+
+class _ConfigFile(_Config):
+    config: Moondream2Config = Moondream2Config()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_means_default(cls, document: Any) -> Any:
+        """Drops `null` values, which published files write for what they leave out."""
+        if not isinstance(document, dict):
+            return document
+        return {key: cls._null_means_default(value) for key, value in document.items() if value is not None}
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    place = ".".join(str(part) for part in problem["loc"])
+    return f"{place}: {problem['msg']}" if place else problem["msg"]

@@ -1,0 +1,19 @@
+"""Wires the parts of a Moondream2 under the names of a published checkpoint."""
+
+from torch import nn
+
+from workflow_blocks.moondream2.config import Moondream2Config
+from workflow_blocks.moondream2.region import Region
+from workflow_blocks.moondream2.text import Text
+from workflow_blocks.moondream2.vision import Vision
+
+
+class Moondream2(nn.Module):
+    """Vision encoder, text decoder and region heads, with uninitialised weights."""
+
+    def __init__(self, config: Moondream2Config) -> None:
+        super().__init__()
+        self.config = config
+        self.vision = Vision(config.vision)
+        self.text = Text(config.text)
+        self.region = Region(config.region)

@@ -1,0 +1,77 @@
+"""Coordinates and sizes as the text decoder reads and writes them.
+
+All coordinates and sizes are relative to the image, 0 to 1.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from workflow_blocks.moondream2.config import RegionConfig
+from workflow_blocks.moondream2.layers import Mlp
+
+# Sizes are binned on a log scale, from 2 ** -SIZE_OCTAVES to 1.
+SIZE_OCTAVES = 10.0
+
+
+class Region(nn.Module):
+    """Encodes coordinates and sizes to embeddings and decodes hidden states to bin logits."""
+
+    def __init__(self, config: RegionConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.coord_features = nn.Parameter(torch.empty(1, config.coord_feat_dim // 2))
+        self.coord_encoder = nn.Linear(config.coord_feat_dim, config.dim)
+        self.coord_decoder = Mlp(config.dim, config.inner_dim, config.coord_out_dim)
+        self.size_features = nn.Parameter(torch.empty(2, config.size_feat_dim // 2))
+        self.size_encoder = nn.Linear(config.size_feat_dim, config.dim)
+        self.size_decoder = Mlp(config.dim, config.inner_dim, config.size_out_dim)
+
+    def encode_coordinate(self, coordinates: Tensor) -> Tensor:
+        """Coordinates (...,) to embeddings (..., D)."""
+        values = coordinates.unsqueeze(-1).to(self.coord_features.dtype)
+        out: Tensor = self.coord_encoder(_fourier_features(values, self.coord_features))
+        return out
+
+    def encode_size(self, sizes: Tensor) -> Tensor:
+        """Widths and heights (..., 2) to embeddings (..., D)."""
+        values = sizes.to(self.size_features.dtype)
+        out: Tensor = self.size_encoder(_fourier_features(values, self.size_features))
+        return out
+
+    def coordinate_logits(self, hidden: Tensor) -> Tensor:
+        """Hidden states (..., D) to logits over the coordinate bins (..., bins)."""
+        out: Tensor = self.coord_decoder(hidden)
+        return out
+
+    def size_logits(self, hidden: Tensor) -> Tensor:
+        """Hidden states (..., D) to logits over the bins of width and height (..., 2, bins)."""
+        out: Tensor = self.size_decoder(hidden).unflatten(-1, (2, -1))
+        return out
+
+
+def coordinate_from_bin(bins: Tensor, n_bins: int) -> Tensor:
+    """Bin numbers to float32 coordinates: bin / n_bins."""
+    return bins.to(torch.float32) / n_bins
+
+
+def size_from_bin(bins: Tensor, n_bins: int) -> Tensor:
+    """Bin numbers to float32 sizes: 2 ** (bin / (n_bins - 1) * 10 - 10)."""
+    return torch.exp2(bins.to(torch.float32) / (n_bins - 1) * SIZE_OCTAVES - SIZE_OCTAVES)
+
+
+def coordinate_to_bin(coordinates: Tensor, n_bins: int) -> Tensor:
+    """Inverse of `coordinate_from_bin`, as a real number between bins."""
+    return coordinates * n_bins
+
+
+def size_to_bin(sizes: Tensor, n_bins: int) -> Tensor:
+    """Inverse of `size_from_bin`, as a real number between bins; sizes must be above 0."""
+    return (torch.log2(sizes) + SIZE_OCTAVES) / SIZE_OCTAVES * (n_bins - 1)
+
+
+def _fourier_features(values: Tensor, frequencies: Tensor) -> Tensor:
+    """Random Fourier features: Tancik et al., 2020, https://arxiv.org/abs/2006.10739."""
+    angles = 2 * math.pi * values @ frequencies
+    return torch.cat((torch.cos(angles), torch.sin(angles)), dim=-1)

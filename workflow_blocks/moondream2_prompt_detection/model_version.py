@@ -1,0 +1,52 @@
+"""Which model a `model_version` means: Inference's own id, a local package, or the bundled model."""
+
+from importlib.resources import files
+from pathlib import Path
+
+from inference.core.env import ALLOW_INFERENCE_MODELS_DIRECTLY_ACCESS_LOCAL_PACKAGES
+
+from workflow_blocks.client_errors import InvalidInputError, shown
+
+RELEASED_MODEL = "moondream2/moondream2_2b_jul24"
+DEMO_MODEL = "moondream2-demo"
+
+LOCAL_PACKAGES_SETTING = "ALLOW_INFERENCE_MODELS_DIRECTLY_ACCESS_LOCAL_PACKAGES"
+_PACKAGE_FILE = "model_config.json"
+
+
+def resolve_model_version(model_version: object) -> str:
+    """A `model_version` to the id that Inference's model manager knows it by.
+
+    Raises:
+        InvalidInputError: it is no model id, or a local package that is missing or not allowed.
+    """
+    if not isinstance(model_version, str) or not model_version.strip():
+        raise InvalidInputError(
+            f"`model_version` is {shown(model_version)}; give a model id such as {RELEASED_MODEL!r}, "
+            f"{DEMO_MODEL!r}, or the path of a local model package"
+        )
+    model_version = model_version.strip()
+    if not is_local(model_version):
+        return model_version
+    if not ALLOW_INFERENCE_MODELS_DIRECTLY_ACCESS_LOCAL_PACKAGES:
+        raise InvalidInputError(
+            f"`model_version` {shown(model_version)} is a local model package, which this server does not "
+            f"load; set {LOCAL_PACKAGES_SETTING}=True in its environment"
+        )
+    folder = demo_model_folder() if model_version == DEMO_MODEL else Path(model_version)
+    if not (folder / _PACKAGE_FILE).is_file():
+        raise InvalidInputError(
+            f"`model_version` {shown(model_version)} is no model package: it has no {_PACKAGE_FILE}; "
+            "give the folder of a package"
+        )
+    return str(folder)
+
+
+def is_local(model_version: str) -> bool:
+    """Whether a `model_version` means a package on the server's disk rather than a Roboflow model id."""
+    return model_version == DEMO_MODEL or Path(model_version).is_absolute() or Path(model_version).is_dir()
+
+
+def demo_model_folder() -> Path:
+    """Where the bundled model lies."""
+    return Path(str(files("workflow_blocks") / "demo_model"))

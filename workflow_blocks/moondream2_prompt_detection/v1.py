@@ -1,0 +1,338 @@
+"""The block `workflow_blocks/moondream2_prompt_detection@v1`."""
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import supervision as sv
+from inference_models.errors import ModelInputError
+from pydantic import BeforeValidator, ConfigDict, Field
+from roboflow_workflows.core_steps.common.entities import StepExecutionMode
+from roboflow_workflows.core_steps.models.workload_presets import hosted_endpoint_disabled_by_flag
+from roboflow_workflows.execution_engine.entities.base import Batch, OutputDefinition, WorkflowImageData
+from roboflow_workflows.execution_engine.entities.types import (
+    BOOLEAN_KIND,
+    DICTIONARY_KIND,
+    FLOAT_ZERO_TO_ONE_KIND,
+    IMAGE_KIND,
+    INTEGER_KIND,
+    LIST_OF_VALUES_KIND,
+    OBJECT_DETECTION_PREDICTION_KIND,
+    ROBOFLOW_MODEL_ID_KIND,
+    STRING_KIND,
+    ImageInputField,
+    Selector,
+)
+from roboflow_workflows.execution_engine.entities.workload import (
+    Discovery,
+    RuntimeRestriction,
+    WorkOperation,
+)
+from roboflow_workflows.prototypes.block import (
+    BlockResult,
+    DependentResource,
+    Runtime,
+    Severity,
+    WorkflowBlock,
+    WorkflowBlockManifest,
+    actual_restrictions_of,
+    is_workflow_selector,
+    roboflow_platform_model,
+)
+from roboflow_workflows.prototypes.models_provider import ModelsProvider
+
+from workflow_blocks.client_errors import InvalidInputError, as_client_error, shown
+from workflow_blocks.images import to_bgr_uint8
+from workflow_blocks.moondream2_prompt_detection.model_version import (
+    DEMO_MODEL,
+    RELEASED_MODEL,
+    is_local,
+    resolve_model_version,
+)
+from workflow_blocks.moondream2_prompt_detection.predictions import (
+    MAX_DETECTIONS,
+    DetectionLimits,
+    ImageDetections,
+    attach_workflow_data,
+    check_confidence,
+    check_iou_threshold,
+    check_max_detections,
+    select_detections,
+)
+from workflow_blocks.moondream2_prompt_detection.prompts import (
+    MAX_PROMPT_LENGTH,
+    MAX_PROMPTS,
+    parse_prompt,
+    parse_prompts,
+)
+
+SHORT_DESCRIPTION = "Find whatever you can name in an image, with Moondream2."
+
+LONG_DESCRIPTION = f"""
+Detect objects by naming them: give an image and one or many prompts such as "red car" or "person with
+a helmet", and get one object-detection prediction with a box for each thing found.
+
+Each prompt is a class of its own: its words are the class name, its place in the list the class id.
+The image is encoded once however many prompts there are. Boxes are clipped to the image and
+duplicates are removed. `counts` tells how many boxes each prompt found, zeros included.
+
+`model_version` takes Inference's own Moondream2 (`{RELEASED_MODEL}`), the path of a local model package,
+or `{DEMO_MODEL}`: a small model that ships with the plugin, knows only drawn shapes ("red circle",
+"blue star") and runs at once on a CPU.
+"""
+
+# How many decoder steps the model takes for one box.
+TOKENS_PER_DETECTION = 3
+
+
+def _check_prompts(value: object) -> object:
+    """Prompts in a definition or from an input; what selectors in them stand for is checked later."""
+    given = value if isinstance(value, list) else [value]
+    literals = [item for item in given if not is_workflow_selector(item)]
+    if len(literals) < len(given):
+        for item in literals:
+            parse_prompt(item)
+        return value
+    parse_prompts(value)
+    return value
+
+
+def _check_model_version(value: object) -> object:
+    if not isinstance(value, str) or not value.strip():
+        raise InvalidInputError(
+            f"`model_version` is {shown(value)}; give a model id such as {RELEASED_MODEL!r}, {DEMO_MODEL!r}, "
+            "or the path of a local model package"
+        )
+    return value
+
+
+def _unless_selector(check: Callable[[object], object]) -> BeforeValidator:
+    """Checks what a definition or an input gives; what a step gives is checked when it runs."""
+    return BeforeValidator(lambda value: value if is_workflow_selector(value) else check(value))
+
+
+class BlockManifest(WorkflowBlockManifest):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "name": "Moondream2 Prompt Detection",
+            "version": "v1",
+            "short_description": SHORT_DESCRIPTION,
+            "long_description": LONG_DESCRIPTION,
+            "license": "Apache-2.0",
+            "block_type": "model",
+            "search_keywords": [
+                "Moondream2",
+                "moondream",
+                "vision language model",
+                "VLM",
+                "open vocabulary",
+                "zero-shot",
+                "object detection",
+                "prompt",
+            ],
+            "ui_manifest": {"section": "model", "icon": "fal fa-moon", "blockPriority": 5.4},
+        },
+        protected_namespaces=(),
+    )
+    type: Literal["workflow_blocks/moondream2_prompt_detection@v1"]
+    images: Selector(kind=[IMAGE_KIND]) = ImageInputField
+    prompts: Annotated[
+        Selector(kind=[STRING_KIND, LIST_OF_VALUES_KIND]) | str | list[Selector(kind=[STRING_KIND]) | str],
+        BeforeValidator(_check_prompts),
+    ] = Field(
+        title="Prompts",
+        description="What to find: one prompt, a list of prompts, or a selector to either (the same for all "
+        "images, or one value for each). A string is one prompt; commas do not split it. Repeats count "
+        f"once. At most {MAX_PROMPTS} prompts of {MAX_PROMPT_LENGTH} characters.",
+        examples=["red car", ["person", "person with a helmet"], "$inputs.prompts"],
+    )
+    model_version: Annotated[
+        Selector(kind=[ROBOFLOW_MODEL_ID_KIND, STRING_KIND]) | str, BeforeValidator(_check_model_version)
+    ] = Field(
+        default=RELEASED_MODEL,
+        title="Model",
+        description=f"The Moondream2 to run: Inference's own ({RELEASED_MODEL}), the path of a local model "
+        f"package, or {DEMO_MODEL} for the small bundled model that knows drawn shapes.",
+        examples=[RELEASED_MODEL, DEMO_MODEL, "$inputs.model_version"],
+    )
+    confidence: Annotated[
+        float | Selector(kind=[FLOAT_ZERO_TO_ONE_KIND]), _unless_selector(check_confidence)
+    ] = Field(
+        default=0.0,
+        description="Boxes that the model is less sure of than this are dropped, 0 to 1. Inference's own "
+        "Moondream2 gives every box 1.0; models that run on this plugin's runtime give a real score.",
+        examples=[0.5, "$inputs.confidence"],
+    )
+    max_detections: Annotated[int | Selector(kind=[INTEGER_KIND]), _unless_selector(check_max_detections)] = (
+        Field(
+            default=MAX_DETECTIONS,
+            description=f"The most boxes to return for each prompt, 1 to {MAX_DETECTIONS}.",
+            examples=[10, "$inputs.max_detections"],
+        )
+    )
+    iou_threshold: Annotated[
+        float | Selector(kind=[FLOAT_ZERO_TO_ONE_KIND]), _unless_selector(check_iou_threshold)
+    ] = Field(
+        default=0.5,
+        description="Two boxes that overlap more than this (intersection over union, 0 to 1) count as "
+        "one object, and the surer one stays. 1 keeps all.",
+        examples=[0.5, "$inputs.iou_threshold"],
+    )
+    class_agnostic_nms: bool | Selector(kind=[BOOLEAN_KIND]) = Field(
+        default=False,
+        description="Whether boxes of different prompts, too, are taken for one object when they overlap.",
+        examples=[True, "$inputs.class_agnostic_nms"],
+    )
+
+    @classmethod
+    def get_parameters_accepting_batches(cls) -> list[str]:
+        return ["images", "prompts"]
+
+    @classmethod
+    def describe_outputs(cls) -> list[OutputDefinition]:
+        return [
+            OutputDefinition(name="predictions", kind=[OBJECT_DETECTION_PREDICTION_KIND]),
+            OutputDefinition(name="counts", kind=[DICTIONARY_KIND]),
+        ]
+
+    @classmethod
+    def get_execution_engine_compatibility(cls) -> str | None:
+        return ">=1.3.0,<2.0.0"
+
+    @classmethod
+    def get_restrictions(cls) -> list[RuntimeRestriction]:
+        return [_SLOW_WITHOUT_GPU]
+
+    @classmethod
+    def get_supported_model_variants(cls) -> list[str] | None:
+        return [RELEASED_MODEL]
+
+    def discover_dependent_resources(self) -> list[DependentResource] | None:
+        if not is_workflow_selector(self.model_version) and is_local(self.model_version):
+            return []
+        return [roboflow_platform_model(model_id=self.model_version, model_id_resolver=_platform_model_id)]
+
+    def discover_work_operations(self) -> list[WorkOperation]:
+        return [WorkOperation.MODEL_INFERENCE]
+
+    def get_actual_restrictions(
+        self, *, ignore_environment_restrictions: bool = False
+    ) -> Discovery[RuntimeRestriction]:
+        return actual_restrictions_of(
+            declared=[_SLOW_WITHOUT_GPU, hosted_endpoint_disabled_by_flag("MOONDREAM2_ENABLED")],
+            node_id=f"$steps.{self.name}",
+            ignore_environment_restrictions=ignore_environment_restrictions,
+        )
+
+
+_SLOW_WITHOUT_GPU = RuntimeRestriction(
+    code="slow_without_gpu",
+    severity=Severity.SOFT,
+    note="The released Moondream2 takes many seconds for an image without a GPU. "
+    f"The bundled {DEMO_MODEL} runs well on a CPU.",
+    applies_to_runtimes=[Runtime.SELF_HOSTED_CPU],
+    applies_to_step_execution_modes=[StepExecutionMode.LOCAL],
+)
+
+
+def _platform_model_id(model_version: str) -> str | None:
+    """What the engine may load ahead; a local package is loaded when the step runs."""
+    return None if is_local(model_version) else model_version
+
+
+class Moondream2PromptDetectionBlockV1(WorkflowBlock):
+    """Finds what prompts name, in batches of images."""
+
+    def __init__(
+        self, model_manager: ModelsProvider, api_key: str | None, step_execution_mode: StepExecutionMode
+    ) -> None:
+        self._model_manager = model_manager
+        self._api_key = api_key
+        self._step_execution_mode = step_execution_mode
+
+    @classmethod
+    def get_init_parameters(cls) -> list[str]:
+        return ["model_manager", "api_key", "step_execution_mode"]
+
+    @classmethod
+    def get_manifest(cls) -> type[WorkflowBlockManifest]:
+        return BlockManifest
+
+    def run(
+        self,
+        images: Batch[WorkflowImageData],
+        prompts: Batch[str | list[str]] | list[Batch[str]],
+        model_version: str,
+        confidence: float,
+        max_detections: int,
+        iou_threshold: float,
+        class_agnostic_nms: bool,
+    ) -> BlockResult:
+        try:
+            limits = DetectionLimits(confidence, max_detections, iou_threshold, class_agnostic_nms)
+            if self._step_execution_mode is not StepExecutionMode.LOCAL:
+                raise InvalidInputError(
+                    "remote step execution is not supported; set WORKFLOWS_STEP_EXECUTION_MODE=local"
+                )
+            prompts_of_images = _prompts_of_images(prompts, len(images))
+            arrays = [to_bgr_uint8(image.numpy_image) for image in images]
+            model_id = resolve_model_version(model_version)
+        except InvalidInputError as error:
+            raise as_client_error(error, self) from error
+        found = self._detect(model_id, arrays, prompts_of_images, max_detections)
+        return [
+            _to_outputs(detections, image, image_prompts, limits)
+            for detections, image, image_prompts in zip(found, images, prompts_of_images, strict=True)
+        ]
+
+    def _detect(
+        self,
+        model_id: str,
+        images_bgr: list[npt.NDArray[np.uint8]],
+        prompts_of_images: list[list[str]],
+        max_detections: int,
+    ) -> list[ImageDetections]:
+        """Runs the model once for all images that share their prompts."""
+        self._model_manager.add_model(model_id=model_id, api_key=self._api_key)  # type: ignore[arg-type]
+        images_by_prompts: dict[tuple[str, ...], list[int]] = defaultdict(list)
+        for index, prompts in enumerate(prompts_of_images):
+            images_by_prompts[tuple(prompts)].append(index)
+        found: dict[int, ImageDetections] = {}
+        for prompts, indices in images_by_prompts.items():
+            try:
+                results = self._model_manager.run_tensor_native_inference(  # type: ignore[attr-defined]
+                    model_id=model_id,
+                    images=[images_bgr[index] for index in indices],
+                    classes=list(prompts),
+                    input_color_format="bgr",
+                    max_new_tokens=TOKENS_PER_DETECTION * max_detections,
+                )
+            except ModelInputError as error:
+                raise as_client_error(error, self) from error
+            found.update(zip(indices, map(ImageDetections.from_model, results), strict=True))
+        return [found[index] for index in range(len(images_bgr))]
+
+
+def _prompts_of_images(prompts: Any, n_images: int) -> list[list[str]]:
+    """Each image's prompts, from one value for each image or from a list of such values."""
+    if isinstance(prompts, list):
+        # A list in the definition that holds selectors: one batch for each place in it.
+        return [
+            parse_prompts([entry[index] if isinstance(entry, Batch) else entry for entry in prompts])
+            for index in range(n_images)
+        ]
+    return [parse_prompts(value) for value in prompts]
+
+
+def _to_outputs(
+    found: ImageDetections, image: WorkflowImageData, prompts: list[str], limits: DetectionLimits
+) -> dict[str, sv.Detections | dict[str, int]]:
+    height, width = image.numpy_image.shape[:2]
+    detections = select_detections(found, width, height, limits)
+    per_prompt = np.bincount(detections.class_id, minlength=len(prompts))
+    return {
+        "predictions": attach_workflow_data(detections, image, prompts),
+        "counts": dict(zip(prompts, per_prompt.tolist(), strict=True)),
+    }
