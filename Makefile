@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Releases differ between Python versions, so each has its own pins.
+CONSTRAINTS = constraints/$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])').txt
 
 # No usage reports and no weight downloads from Inference.
 export OFFLINE_MODE := True
@@ -39,10 +41,11 @@ clean: ## Remove the environment and what the demo wrote.
 	rm -rf $(VENV) demo_output
 
 # uv installs in a minute what takes pip several; pip is the way where uv cannot reach the packages.
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml $(wildcard constraints/*.txt)
+	@test -f $(CONSTRAINTS) || { echo "Python 3.10 to 3.13 is needed; name one: make PYTHON=python3.12 ..."; exit 1; }
 	@echo "Making the environment in $(VENV) (once; Inference brings PyTorch, some GB)..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	@$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[dev]' \
-	  || $(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
+	@$(BIN)/uv pip install --python $(BIN)/python --constraint $(CONSTRAINTS) --editable '.[dev]' \
+	  || $(BIN)/python -m pip install --constraint $(CONSTRAINTS) --editable '.[dev]'
 	@touch $@

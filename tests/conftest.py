@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from workflow_blocks.local_engine import use_local_settings
 
 # Before anything imports `inference`, which reads its settings then.
@@ -63,6 +64,7 @@ def run_workflow(model_manager):
 
 def _load_detector(folder):
     import torch
+
     from workflow_blocks.moondream2.checkpoint import CONFIG_FILE, load_model, load_tokenizer
     from workflow_blocks.moondream2.config import Moondream2Config
     from workflow_blocks.moondream2.detector import Detector
@@ -70,3 +72,25 @@ def _load_detector(folder):
     config = Moondream2Config.from_file(folder / CONFIG_FILE)
     model = load_model(folder, config, torch.device("cpu"), torch.float32)
     return Detector(model, load_tokenizer(folder, config))
+
+
+@pytest.fixture
+def serve_folder():
+    """Serves a folder's files on loopback and gives the address."""
+    import threading
+    from functools import partial
+    from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+    servers = []
+
+    def serve(folder):
+        handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
+        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield serve
+    for server in servers:
+        server.shutdown()
+        server.server_close()

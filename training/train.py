@@ -45,9 +45,9 @@ class Stage:
     learning_rate: float
 
 
-ENCODER = Stage("encoder", steps=4000, batch_size=32, learning_rate=1.5e-3)
-DETECTION = Stage("detection", steps=4000, batch_size=32, learning_rate=1.2e-3)
-JOINT = Stage("joint", steps=3000, batch_size=16, learning_rate=5e-4)
+ENCODER = Stage("encoder", steps=4500, batch_size=32, learning_rate=1.5e-3)
+DETECTION = Stage("detection", steps=2400, batch_size=16, learning_rate=1.2e-3)
+JOINT = Stage("joint", steps=1100, batch_size=16, learning_rate=6e-4)
 STAGES = (ENCODER, DETECTION, JOINT)
 
 N_SHARDS = 50

@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+
 from workflow_blocks.moondream2.checkpoint import (
     TOKENIZER_FILE,
     WEIGHTS_FILE,

@@ -2,6 +2,7 @@ import json
 
 import pytest
 from pydantic import ValidationError
+
 from workflow_blocks.moondream2.config import ConfigError, Moondream2Config, TextConfig, VisionConfig
 
 

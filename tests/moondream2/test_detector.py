@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
 from workflow_blocks.moondream2.detector import PromptTooLongError
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "moondream2_tiny"

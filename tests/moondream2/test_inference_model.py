@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from inference_models.errors import ModelInputError
+
 from workflow_blocks.moondream2.inference_model import Moondream2Model
 
 
@@ -56,12 +57,8 @@ def test_detect_takes_every_form_of_image(model, image_bgr, form):
     torch.testing.assert_close(found.xyxy, reference)
 
 
-def test_an_empty_result_has_the_shape_of_boxes(model, image_bgr, expected):
-    nothing = next((prompt for prompt, objects in expected.items() if not objects), None)
-    if nothing is None:
-        found = model.detect([image_bgr], [])[0]
-    else:
-        found = model.detect([image_bgr], [nothing])[0]
+def test_an_empty_result_has_the_shape_of_boxes(model, image_bgr):
+    (found,) = model.detect([image_bgr], [])
 
     assert found.xyxy.shape == (0, 4)
     assert found.class_id.shape == found.confidence.shape == (0,)

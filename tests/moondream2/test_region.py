@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+
 from workflow_blocks.moondream2.region import (
     coordinate_from_bin,
     coordinate_to_bin,

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from safetensors.torch import load_file
+
 from workflow_blocks.moondream2.config import TextConfig
 from workflow_blocks.moondream2.text import Text, rotate, rotation_at
 

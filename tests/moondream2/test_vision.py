@@ -3,6 +3,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+
 from workflow_blocks.moondream2.image_crops import Tiling, image_to_crops
 from workflow_blocks.moondream2.vision import _stitch, _to_patches
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import numpy.typing as npt
 import supervision as sv
-from inference_models.errors import ModelInputError
+from inference_models.errors import BaseInferenceModelsError, ModelInputError
 from pydantic import BeforeValidator, ConfigDict, Field
 from roboflow_workflows.core_steps.common.entities import StepExecutionMode
 from roboflow_workflows.core_steps.models.workload_presets import hosted_endpoint_disabled_by_flag
@@ -278,7 +278,7 @@ class Moondream2PromptDetectionBlockV1(WorkflowBlock):
                 )
             prompts_of_images = _prompts_of_images(prompts, len(images))
             arrays = [to_bgr_uint8(image.numpy_image) for image in images]
-            model_id = resolve_model_version(model_version)
+            model_id = self._load_model(model_version)
         except InvalidInputError as error:
             raise as_client_error(error, self) from error
         found = self._detect(model_id, arrays, prompts_of_images, max_detections)
@@ -286,6 +286,19 @@ class Moondream2PromptDetectionBlockV1(WorkflowBlock):
             _to_outputs(detections, image, image_prompts, limits)
             for detections, image, image_prompts in zip(found, images, prompts_of_images, strict=True)
         ]
+
+    def _load_model(self, model_version: str) -> str:
+        """Registers the model, and loads it unless it is loaded, and gives its id."""
+        model_id = resolve_model_version(model_version)
+        try:
+            self._model_manager.add_model(model_id=model_id, api_key=self._api_key)  # type: ignore[arg-type]
+        except (ValueError, OSError, BaseInferenceModelsError) as error:
+            if not is_local(model_id):
+                raise  # the server has answers of its own to what goes wrong with a download
+            raise InvalidInputError(
+                f"`model_version` {shown(model_version)} cannot be loaded: {error}; mend the package"
+            ) from error
+        return model_id
 
     def _detect(
         self,
@@ -295,7 +308,6 @@ class Moondream2PromptDetectionBlockV1(WorkflowBlock):
         max_detections: int,
     ) -> list[ImageDetections]:
         """Runs the model once for all images that share their prompts."""
-        self._model_manager.add_model(model_id=model_id, api_key=self._api_key)  # type: ignore[arg-type]
         images_by_prompts: dict[tuple[str, ...], list[int]] = defaultdict(list)
         for index, prompts in enumerate(prompts_of_images):
             images_by_prompts[tuple(prompts)].append(index)

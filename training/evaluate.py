@@ -1,0 +1,136 @@
+"""Measures the demo model on scenes from seeds that training never draws: `make evaluate`."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import supervision as sv
+import torch
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from supervision.metrics import MeanAveragePrecision
+
+from training.prompts import Question, plain_prompt, random_wording
+from training.scenes import COLOURS, SHAPES, Scene, draw_scene
+from workflow_blocks.moondream2.checkpoint import CONFIG_FILE, load_model, load_tokenizer
+from workflow_blocks.moondream2.config import Moondream2Config
+from workflow_blocks.moondream2.detector import DetectedObject, Detector
+
+# Training draws seeds 0 to some ten thousands.
+FIRST_SEED = 1_000_000
+
+GROUPS = {
+    "colour and shape": [Question(colour, shape) for colour in COLOURS for shape in SHAPES],
+    "shape": [Question(shape=shape) for shape in SHAPES],
+    "colour": [Question(colour=colour) for colour in COLOURS],
+    "any shape": [Question()],
+}
+
+
+@dataclass
+class Score:
+    """How a set of prompts did; each prompt counts as a class."""
+
+    precision: MeanAveragePrecision = field(default_factory=MeanAveragePrecision)
+    absent: int = 0
+    absent_with_box: int = 0
+
+    def add(self, predicted: sv.Detections, truth: sv.Detections, n_prompts: int) -> None:
+        self.precision.update(predicted, truth)
+        absent = set(range(n_prompts)) - set(truth.class_id.tolist())
+        self.absent += len(absent)
+        self.absent_with_box += len(absent & set(predicted.class_id.tolist()))
+
+    @property
+    def false_alarms(self) -> float:
+        """Share of images without the prompt's object that get a box all the same."""
+        return self.absent_with_box / max(self.absent, 1)
+
+
+def evaluate(detector: Detector, seeds: Iterable[int], natural: bool = False) -> dict[str, Score]:
+    """Scores each group of prompts, and all together, on the scenes of `seeds`.
+
+    With `natural`, prompts are worded at random ("the red circles") rather than plainly ("red circle").
+    """
+    scores = {name: Score() for name in (*GROUPS, "all")}
+    for seed in seeds:
+        rng = np.random.default_rng((seed, 1))
+        scene = draw_scene(seed)
+        encoded = detector.encode_image(scene.image)
+        everything: list[tuple[Question, list[DetectedObject]]] = []
+        for name, questions in GROUPS.items():
+            prompts = [random_wording(rng, q) if natural else plain_prompt(q) for q in questions]
+            answers = list(zip(questions, detector.detect(encoded, prompts), strict=True))
+            scores[name].add(*_compare(scene, answers), len(answers))
+            everything += answers
+        scores["all"].add(*_compare(scene, everything), len(everything))
+    return scores
+
+
+def false_alarms_of_other_things(detector: Detector, seeds: Iterable[int]) -> float:
+    """Share of prompts for things that are never drawn ("dog", "purple star") that get a box."""
+    with_box, asked = 0, 0
+    for seed in seeds:
+        rng = np.random.default_rng((seed, 2))
+        prompts = [random_wording(rng, Question(impossible=True)) for _ in range(5)]
+        found = detector.detect(detector.encode_image(draw_scene(seed).image), prompts)
+        with_box += sum(bool(objects) for objects in found)
+        asked += len(prompts)
+    return with_box / asked
+
+
+def _compare(
+    scene: Scene, answers: list[tuple[Question, list[DetectedObject]]]
+) -> tuple[sv.Detections, sv.Detections]:
+    """Predictions and truth in pixels; a prompt's place in the list is its class."""
+    height, width = scene.image.shape[:2]
+    found = [(i, item) for i, (_, items) in enumerate(answers) for item in items]
+    true = [(i, o) for i, (question, _) in enumerate(answers) for o in scene.objects if question.matches(o)]
+    boxes = np.array([(o.x_min, o.y_min, o.x_max, o.y_max) for _, o in found]).reshape(-1, 4).clip(0, 1)
+    predicted = sv.Detections(
+        xyxy=boxes * (width, height, width, height),
+        class_id=np.array([i for i, _ in found], dtype=int),
+        confidence=np.array([item.confidence for _, item in found], dtype=float),
+    )
+    truth = sv.Detections(
+        xyxy=np.array([o.xyxy for _, o in true], dtype=float).reshape(-1, 4),
+        class_id=np.array([i for i, _ in true], dtype=int),
+    )
+    return predicted, truth
+
+
+def load_detector(folder: Path) -> Detector:
+    """Loads a package in float32 on the CPU."""
+    config = Moondream2Config.from_file(folder / CONFIG_FILE)
+    model = load_model(folder, config, torch.device("cpu"), torch.float32)
+    return Detector(model, load_tokenizer(folder, config))
+
+
+def main(
+    package: Annotated[Path, typer.Option(help="The model package.")] = Path("workflow_blocks/demo_model"),
+    scenes: Annotated[int, typer.Option(help="How many scenes to draw.")] = 300,
+) -> None:
+    """Prints mean average precision and false alarms."""
+    detector = load_detector(package)
+    seeds = range(FIRST_SEED, FIRST_SEED + scenes)
+    table = Table(
+        "prompts", "wording", "mAP@50", "mAP@50:95", "false alarms", title=f"{scenes} unseen scenes"
+    )
+    for natural in (False, True):
+        wording = "natural" if natural else "plain"
+        scores = evaluate(detector, track(seeds, f"Prompts in {wording} wording"), natural)
+        for name, score in scores.items():
+            result = score.precision.compute()
+            row = (f"{result.map50:.3f}", f"{result.map50_95:.3f}", f"{score.false_alarms:.1%}")
+            table.add_row(name, wording, *row, end_section=name == "all")
+    others = false_alarms_of_other_things(detector, track(seeds, "Things never drawn"))
+    table.add_row("things never drawn", "natural", "", "", f"{others:.1%}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    typer.run(main)
