@@ -23,7 +23,7 @@ from workflow_blocks.moondream2.config import Moondream2Config
 from workflow_blocks.moondream2.layers import attend
 from workflow_blocks.moondream2.model import Moondream2
 from workflow_blocks.moondream2.region import coordinate_to_bin, size_to_bin
-from workflow_blocks.moondream2.text import KeyValues, Text, rotate, rotation_at
+from workflow_blocks.moondream2.text import KeyValues, Text, TextBlock, rotate, rotation_at
 
 PROMPTS_PER_SCENE = 8
 
@@ -33,6 +33,10 @@ GUIDED_HEADS = 2
 
 # What a packed token is.
 TOKEN, X, Y, SIZE, PADDING = range(5)
+
+
+# Kind, token, values (2), prompt, position, asks, answers (2), looks_at: see `Packed`.
+PackedToken = tuple[int, int, float, float, int, int, int, float, float, int]
 
 
 @dataclass
@@ -52,15 +56,19 @@ class Packed:
 def scene_objects(rows: np.ndarray) -> tuple[SceneObject, ...]:
     """A shard's object rows as scene objects with relative boxes."""
     return tuple(
-        SceneObject(COLOUR_NAMES[int(row[0])], SHAPES[int(row[1])], tuple(float(v) for v in row[2:]))
-        for row in rows
+        SceneObject(COLOUR_NAMES[int(row[0])], SHAPES[int(row[1])], _corners(row[2:])) for row in rows
     )
+
+
+def _corners(row: np.ndarray) -> tuple[float, float, float, float]:
+    x_min, y_min, x_max, y_max = (float(value) for value in row)
+    return x_min, y_min, x_max, y_max
 
 
 def pack_scene(
     rng: np.random.Generator, objects: tuple[SceneObject, ...], tokenizer: Tokenizer, config: Moondream2Config
-) -> list[tuple[int, int, float, float, int, int, int, float, float, int]]:
-    """One scene's packed tokens: kind, token, values, prompt, position, asks, answers, looks_at."""
+) -> list[PackedToken]:
+    """Random prompts about one scene, as packed tokens."""
     template = config.tokenizer.templates.detect
     packed = []
     asked: set[Question] = set()
@@ -97,7 +105,7 @@ def _noisy(rng: np.random.Generator, value: float) -> float:
     return float(np.clip(value + rng.normal(0, 0.008), 0.001, 0.999))
 
 
-def pack(scenes: list[list[tuple]]) -> Packed:
+def pack(scenes: list[list[PackedToken]]) -> Packed:
     length = max(len(scene) for scene in scenes)
     padding = (PADDING, 0, 0.0, 0.0, -1, 0, PADDING, 0.0, 0.0, -1)
     table = torch.tensor([scene + [padding] * (length - len(scene)) for scene in scenes], dtype=torch.float64)
@@ -166,6 +174,7 @@ def _decode_packed(
     mask = _packed_mask(packed.prompt, seen[0].keys.shape[2])
     x, guided = embeddings, None
     for index, (block, past) in enumerate(zip(text.blocks, seen, strict=True)):
+        assert isinstance(block, TextBlock)
         if index != GUIDED_LAYER:
             x, _ = block(x, rotation, mask, past)
             continue

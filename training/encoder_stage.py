@@ -16,6 +16,10 @@ from training.scenes import SHAPES
 N_COLOURS, N_SHAPES = len(COLOUR_NAMES), len(SHAPES)
 
 
+# Crops (N, S, S, 3), cells (N, g, g), objects (N, MAX_OBJECTS, 6) and windows (N, 4).
+CropBatch = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
 class DenseHead(nn.Module):
     """Patch features (..., C) to logits of colour and shape (background last) and a box."""
 
@@ -64,10 +68,9 @@ def dense_loss(predicted: tuple[Tensor, Tensor, Tensor], targets: DenseTargets) 
     return (errors * share).sum() + 0.5 * box_error / shown.sum().clamp(min=1)
 
 
-def turn_randomly(
-    crops: Tensor, cells: Tensor, objects: Tensor, windows: Tensor, rng: np.random.Generator
-) -> tuple[Tensor, ...]:
+def turn_randomly(batch: CropBatch, rng: np.random.Generator) -> CropBatch:
     """Mirrors and transposes a batch; boxes are moved into each crop's own frame first."""
+    crops, cells, objects, windows = batch
     low, size = windows[:, None, :2], windows[:, None, 2:] - windows[:, None, :2]
     first, second = (objects[..., 2:4] - low) / size, (objects[..., 4:6] - low) / size
     flip_x, flip_y, swap = rng.random(3) < 0.5
@@ -83,12 +86,11 @@ def turn_randomly(
     return crops, cells, torch.cat((objects[..., :2], first, second), dim=-1), whole
 
 
-def crop_batch(shard: Shard, chosen: npt.NDArray[np.int64]) -> tuple[Tensor, ...]:
-    """Crops, cells, objects and windows of the crops `chosen` of a shard."""
-    arrays = (
-        shard.crops[chosen],
-        shard.cells[chosen],
-        shard.objects[shard.scene_of_crop[chosen]],
-        shard.windows[chosen],
+def crop_batch(shard: Shard, chosen: npt.NDArray[np.int64]) -> CropBatch:
+    """The crops `chosen` of a shard."""
+    return (
+        torch.from_numpy(shard.crops[chosen]),
+        torch.from_numpy(shard.cells[chosen]),
+        torch.from_numpy(shard.objects[shard.scene_of_crop[chosen]]),
+        torch.from_numpy(shard.windows[chosen]),
     )
-    return tuple(torch.from_numpy(array) for array in arrays)

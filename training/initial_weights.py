@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from workflow_blocks.moondream2.config import VisionConfig
 from workflow_blocks.moondream2.model import Moondream2
-from workflow_blocks.moondream2.vision import Vision
+from workflow_blocks.moondream2.text import TextBlock
+from workflow_blocks.moondream2.vision import Vision, VisionBlock
 
 
 def initialise_vision(vision: Vision) -> None:
@@ -16,8 +17,7 @@ def initialise_vision(vision: Vision) -> None:
         vision.patch_emb.weight.copy_(_cosine_filters(vision.config))
         vision.patch_emb.bias.zero_()
         vision.pos_emb.copy_(_grid_waves(vision.config.grid, vision.config.enc_dim))
-        for block in vision.blocks:
-            _quieten(block.attn.proj, block.mlp.fc2)
+        _quieten_blocks(vision)
 
 
 def initialise_decoder(model: Moondream2) -> None:
@@ -28,15 +28,17 @@ def initialise_decoder(model: Moondream2) -> None:
         nn.init.normal_(model.text.wte, std=0.3, generator=generator)
         region.coord_features.copy_(2 ** torch.linspace(-2, 6, region.coord_features.shape[1]).unsqueeze(0))
         region.size_features.copy_(4 * torch.randn(region.size_features.shape, generator=generator))
-        for block in model.text.blocks:
-            _quieten(block.attn.proj, block.mlp.fc2)
+        _quieten_blocks(model.text)
     region.coord_features.requires_grad_(False)
     region.size_features.requires_grad_(False)
 
 
-def _quieten(*layers: nn.Linear) -> None:
-    for layer in layers:
-        layer.weight.mul_(0.5)
+def _quieten_blocks(part: nn.Module) -> None:
+    """Halves what each block adds at first."""
+    for block in part.modules():
+        if isinstance(block, (VisionBlock, TextBlock)):
+            block.attn.proj.weight.mul_(0.5)
+            block.mlp.fc2.weight.mul_(0.5)
 
 
 def _cosine_filters(config: VisionConfig) -> Tensor:

@@ -243,7 +243,7 @@ def _rasterise(outline: FloatArray, width: int, height: int) -> tuple[UInt8Array
     right, bottom = np.minimum(np.ceil(outline.max(axis=0)).astype(int) + 2, [width, height])
     mask = np.zeros((bottom - top, right - left), np.uint8)
     points = np.round((outline - [left, top]) * 2**_SHIFT).astype(np.int32)
-    cv2.fillPoly(mask, [points], 255, cv2.LINE_AA, _SHIFT)
+    cv2.fillPoly(mask, [points], (255,), cv2.LINE_AA, _SHIFT)
     return mask, int(top), int(left)
 
 
@@ -278,7 +278,7 @@ def _paint(rng: np.random.Generator, patch: UInt8Array, mask: UInt8Array, colour
         edge_width = max(1, round(max(mask.shape) * rng.uniform(0.02, 0.05)))
         solid = (mask > 127).astype(np.uint8)
         kernel = np.ones((2 * edge_width + 1, 2 * edge_width + 1), np.uint8)
-        padded = cv2.copyMakeBorder(solid, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+        padded = np.pad(solid, 1)
         inner = cv2.erode(padded, kernel)[1:-1, 1:-1]
         fill[(solid == 1) & (inner == 0)] = np.array(colour) * rng.uniform(0.3, 0.7)
     alpha = mask[..., None].astype(np.float32) / 255

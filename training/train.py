@@ -134,7 +134,7 @@ def run_stage(
             optimizer.zero_grad()
         losses = loss_of_step(step)
         total = torch.stack(list(losses.values())).sum()
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         for optimizer in optimizers:
             optimizer.step()
@@ -183,7 +183,7 @@ def encoder_loss(trainee: Trainee, data: list[Shard], steps: int) -> LossOfStep:
         rng = _rng(ENCODER, step)
         index = int(rng.integers(len(data)))
         chosen = rng.choice(len(chances[index]), ENCODER.batch_size, replace=False, p=chances[index])
-        crops, cells, objects, windows = turn_randomly(*crop_batch(data[index], chosen), rng)
+        crops, cells, objects, windows = turn_randomly(crop_batch(data[index], chosen), rng)
         predicted = head(vision.encode_crops(crops))
         return {"dense": dense_loss(predicted, DenseTargets(cells, objects, windows))}
 

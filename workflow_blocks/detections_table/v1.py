@@ -57,7 +57,7 @@ class BlockManifest(WorkflowBlockManifest):
         }
     )
     type: Literal["workflow_blocks/detections_table@v1"]
-    predictions: Selector(  # type: ignore[valid-type]
+    predictions: Selector(
         kind=[
             OBJECT_DETECTION_PREDICTION_KIND,
             INSTANCE_SEGMENTATION_PREDICTION_KIND,
@@ -67,18 +67,18 @@ class BlockManifest(WorkflowBlockManifest):
         description="The detections to write.",
         examples=["$steps.detection.predictions"],
     )
-    image: Selector(kind=[IMAGE_KIND]) | None = Field(  # type: ignore[valid-type]
+    image: Selector(kind=[IMAGE_KIND]) | None = Field(
         default=None,
         description="The image that the detections were made on, for its name; without it the name comes "
         "from the predictions.",
         examples=["$inputs.image"],
     )
-    image_name: Selector(kind=[STRING_KIND]) | str | None = Field(  # type: ignore[valid-type]
+    image_name: Selector(kind=[STRING_KIND]) | str | None = Field(
         default=None,
         description="What to write as the image's name, such as its file name.",
         examples=["photo.jpg", "$inputs.image_name"],
     )
-    format: Literal["csv", "jsonl"] | Selector(kind=[STRING_KIND]) = Field(  # type: ignore[valid-type]
+    format: Literal["csv", "jsonl"] | Selector(kind=[STRING_KIND]) = Field(
         default="csv",
         description="`csv` or `jsonl` (JSON lines).",
         examples=["csv", "jsonl", "$inputs.format"],

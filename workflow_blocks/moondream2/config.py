@@ -192,10 +192,14 @@ class _ConfigFile(_Config):
     @model_validator(mode="before")
     @classmethod
     def _null_means_default(cls, document: Any) -> Any:
-        """Drops `null` values, which published files write for what they leave out."""
-        if not isinstance(document, dict):
-            return document
-        return {key: cls._null_means_default(value) for key, value in document.items() if value is not None}
+        return _without_nulls(document)
+
+
+def _without_nulls(document: Any) -> Any:
+    """Drops `null` values, which published files write for what they leave out."""
+    if not isinstance(document, dict):
+        return document
+    return {key: _without_nulls(value) for key, value in document.items() if value is not None}
 
 
 def _first_problem(error: ValidationError) -> str:

@@ -1,6 +1,5 @@
 """Layers that several parts of the model share."""
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -16,8 +15,7 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(inner_dim, out_dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
-        return out
+        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
 
 
 class Attention(nn.Module):
@@ -34,12 +32,11 @@ class Attention(nn.Module):
     def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, T, D) to queries (B, H, T, d), keys and values (B, H_kv, T, d)."""
         heads = self.qkv(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-        return torch.split(heads, (self.n_heads, self.n_kv_heads, self.n_kv_heads), dim=1)  # type: ignore[return-value]
+        return heads.split([self.n_heads, self.n_kv_heads, self.n_kv_heads], dim=1)
 
     def merge(self, attended: Tensor) -> Tensor:
         """(B, H, T, d) to (B, T, D)."""
-        out: Tensor = self.proj(attended.transpose(1, 2).flatten(2))
-        return out
+        return self.proj(attended.transpose(1, 2).flatten(2))
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -31,24 +31,20 @@ class Region(nn.Module):
     def encode_coordinate(self, coordinates: Tensor) -> Tensor:
         """Coordinates (...,) to embeddings (..., D)."""
         values = coordinates.unsqueeze(-1).to(self.coord_features.dtype)
-        out: Tensor = self.coord_encoder(_fourier_features(values, self.coord_features))
-        return out
+        return self.coord_encoder(_fourier_features(values, self.coord_features))
 
     def encode_size(self, sizes: Tensor) -> Tensor:
         """Widths and heights (..., 2) to embeddings (..., D)."""
         values = sizes.to(self.size_features.dtype)
-        out: Tensor = self.size_encoder(_fourier_features(values, self.size_features))
-        return out
+        return self.size_encoder(_fourier_features(values, self.size_features))
 
     def coordinate_logits(self, hidden: Tensor) -> Tensor:
         """Hidden states (..., D) to logits over the coordinate bins (..., bins)."""
-        out: Tensor = self.coord_decoder(hidden)
-        return out
+        return self.coord_decoder(hidden)
 
     def size_logits(self, hidden: Tensor) -> Tensor:
         """Hidden states (..., D) to logits over the bins of width and height (..., 2, bins)."""
-        out: Tensor = self.size_decoder(hidden).unflatten(-1, (2, -1))
-        return out
+        return self.size_decoder(hidden).unflatten(-1, (2, -1))
 
 
 def coordinate_from_bin(bins: Tensor, n_bins: int) -> Tensor:

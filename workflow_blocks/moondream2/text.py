@@ -89,8 +89,7 @@ class Text(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states (..., D) to next-token logits (..., vocab)."""
-        out: Tensor = self.lm_head(self.post_ln(hidden))
-        return out
+        return self.lm_head(self.post_ln(hidden))
 
 
 class Rotation(NamedTuple):
@@ -115,7 +114,7 @@ def rotation_at(positions: Tensor, head_dim: int) -> Rotation:
 def rotate(x: Tensor, rotation: Rotation) -> Tensor:
     """Rotates the first half of each head of `x` (B, H, T, d); value i is paired with i + d / 4."""
     quarter = rotation.cos.shape[-1]
-    first, second, rest = torch.split(x, (quarter, quarter, x.shape[-1] - 2 * quarter), dim=-1)
+    first, second, rest = x.split([quarter, quarter, x.shape[-1] - 2 * quarter], dim=-1)
     rotated = (
         first * rotation.cos - second * rotation.sin,
         first * rotation.sin + second * rotation.cos,

@@ -26,8 +26,7 @@ class VisionBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn.merge(attend(*self.attn.split(self.ln1(x))))
-        out: Tensor = x + self.mlp(self.ln2(x))
-        return out
+        return x + self.mlp(self.ln2(x))
 
 
 class Vision(nn.Module):
@@ -50,13 +49,11 @@ class Vision(nn.Module):
         x: Tensor = self.patch_emb(_to_patches(pixels, self.config.enc_patch_size)) + self.pos_emb
         for block in self.blocks:
             x = block(x)
-        out: Tensor = self.post_ln(x)
-        return out
+        return self.post_ln(x)
 
     def project(self, features: Tensor, tiling: Tiling) -> Tensor:
         """The features of one image's crops (1 + rows * cols, P, C) to its embeddings (P, D)."""
-        out: Tensor = self.proj_mlp(self.join(features, tiling))
-        return out
+        return self.proj_mlp(self.join(features, tiling))
 
     def join(self, features: Tensor, tiling: Tiling) -> Tensor:
         """Global and local features of each patch of the image side by side, (P, 2 * C)."""

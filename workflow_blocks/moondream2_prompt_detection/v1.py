@@ -291,7 +291,7 @@ class Moondream2PromptDetectionBlockV1(WorkflowBlock):
         """Registers the model, and loads it unless it is loaded, and gives its id."""
         model_id = resolve_model_version(model_version)
         try:
-            self._model_manager.add_model(model_id=model_id, api_key=self._api_key)  # type: ignore[arg-type]
+            self._model_manager.add_model(model_id=model_id, api_key=self._api_key)
         except (ValueError, OSError, BaseInferenceModelsError) as error:
             if not is_local(model_id):
                 raise  # the server has answers of its own to what goes wrong with a download
@@ -309,12 +309,12 @@ class Moondream2PromptDetectionBlockV1(WorkflowBlock):
     ) -> list[ImageDetections]:
         """Runs the model once for all images that share their prompts."""
         images_by_prompts: dict[tuple[str, ...], list[int]] = defaultdict(list)
-        for index, prompts in enumerate(prompts_of_images):
-            images_by_prompts[tuple(prompts)].append(index)
+        for index, image_prompts in enumerate(prompts_of_images):
+            images_by_prompts[tuple(image_prompts)].append(index)
         found: dict[int, ImageDetections] = {}
         for prompts, indices in images_by_prompts.items():
             try:
-                results = self._model_manager.run_tensor_native_inference(  # type: ignore[attr-defined]
+                results = self._model_manager.run_tensor_native_inference(
                     model_id=model_id,
                     images=[images_bgr[index] for index in indices],
                     classes=list(prompts),
