@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from roboflow_workflows.prototypes.block import WorkflowBlock
+    from inference.core.workflows.prototypes.block import WorkflowBlock
 
 # Only blocks of this source are given the server's model manager, key and settings.
 BLOCKS_SOURCE = "workflows_core"

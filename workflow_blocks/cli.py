@@ -26,7 +26,7 @@ def demo(
 ) -> None:
     """Detects, visualizes and exports on a folder of images."""
     use_local_settings()
-    from roboflow_workflows.errors import WorkflowError
+    from inference.core.workflows.errors import WorkflowError
 
     from workflow_blocks.demo import SAMPLE_IMAGES, DemoError, find_images, run_demo
 

@@ -1,7 +1,7 @@
 """Errors for what a caller sent: the engine names the step, and a server answers 4xx."""
 
-from roboflow_workflows.errors import ClientCausedStepExecutionError
-from roboflow_workflows.prototypes.block import WorkflowBlock
+from inference.core.workflows.errors import ClientCausedStepExecutionError
+from inference.core.workflows.prototypes.block import WorkflowBlock
 
 _SHOWN_LENGTH = 80
 

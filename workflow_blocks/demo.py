@@ -53,7 +53,7 @@ def run_demo(images: Sequence[Path], prompts: Sequence[str], model: str, output:
 
     Raises:
         DemoError: an image cannot be read.
-        roboflow_workflows.errors.WorkflowError: the workflow cannot run with these inputs.
+        inference.core.workflows.errors.WorkflowError: the workflow cannot run with these inputs.
     """
     console = Console()
     output.mkdir(parents=True, exist_ok=True)

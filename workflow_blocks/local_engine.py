@@ -33,10 +33,10 @@ def make_engine(definition: dict[str, Any], model_manager: Any) -> Any:
     """An execution engine for a workflow definition.
 
     Raises:
-        roboflow_workflows.errors.WorkflowError: the definition does not compile.
+        inference.core.workflows.errors.WorkflowError: the definition does not compile.
     """
     from inference.core.interfaces.workflows_models_provider import ModelManagerModelsProvider
-    from roboflow_workflows.execution_engine.core import ExecutionEngine
+    from inference.core.workflows.execution_engine.core import ExecutionEngine
 
     return ExecutionEngine.init(
         workflow_definition=definition,

@@ -4,7 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
-from roboflow_workflows.errors import (
+from inference.core.workflows.errors import (
     ClientCausedStepExecutionError,
     RuntimeInputError,
     WorkflowSyntaxError,
@@ -120,7 +120,7 @@ def test_a_model_package_that_is_not_there_is_a_client_error(run_workflow, image
         pytest.param("model.safetensors", None, "model.safetensors", id="no weights"),
         pytest.param("tokenizer.json", b"{}", "is not a tokenizer", id="damaged tokenizer"),
         pytest.param("config.json", b'{"config": {"text": {"dim": -1}}}', "config.text.dim", id="bad config"),
-        pytest.param("model_config.json", b"{", "model_config.json", id="damaged package file"),
+        pytest.param("model_config.json", b"{", "cannot be loaded", id="damaged package file"),
     ],
 )
 def test_a_broken_model_package_is_a_client_error(

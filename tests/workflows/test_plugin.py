@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from roboflow_workflows.execution_engine.introspection.blocks_loader import describe_available_blocks
+from inference.core.workflows.execution_engine.introspection.blocks_loader import describe_available_blocks
 
 OURS = {"workflow_blocks/moondream2_prompt_detection@v1", "workflow_blocks/detections_table@v1"}
 

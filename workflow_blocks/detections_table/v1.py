@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from typing import Literal
 
 import supervision as sv
-from pydantic import ConfigDict, Field
-from roboflow_workflows.execution_engine.constants import (
+from inference.core.workflows.execution_engine.constants import (
     ROOT_PARENT_COORDINATES_KEY,
     ROOT_PARENT_ID_KEY,
 )
-from roboflow_workflows.execution_engine.entities.base import OutputDefinition, WorkflowImageData
-from roboflow_workflows.execution_engine.entities.types import (
+from inference.core.workflows.execution_engine.entities.base import OutputDefinition, WorkflowImageData
+from inference.core.workflows.execution_engine.entities.types import (
     IMAGE_KIND,
     INSTANCE_SEGMENTATION_PREDICTION_KIND,
     KEYPOINT_DETECTION_PREDICTION_KIND,
@@ -21,7 +20,8 @@ from roboflow_workflows.execution_engine.entities.types import (
     STRING_KIND,
     Selector,
 )
-from roboflow_workflows.prototypes.block import BlockResult, WorkflowBlock, WorkflowBlockManifest
+from inference.core.workflows.prototypes.block import BlockResult, WorkflowBlock, WorkflowBlockManifest
+from pydantic import ConfigDict, Field
 
 SHORT_DESCRIPTION = "Turn predictions into CSV or JSON lines, one row per detection."
 

@@ -10,17 +10,17 @@ from uuid import uuid4
 import numpy as np
 import numpy.typing as npt
 import supervision as sv
-from roboflow_workflows.core_steps.common.utils import (
+from inference.core.workflows.core_steps.common.utils import (
     attach_parents_coordinates_to_sv_detections,
     attach_prediction_type_info_to_sv_detections_batch,
 )
-from roboflow_workflows.execution_engine.constants import (
+from inference.core.workflows.execution_engine.constants import (
     DETECTION_ID_KEY,
     IMAGE_DIMENSIONS_KEY,
     INFERENCE_ID_KEY,
     PARENT_ID_KEY,
 )
-from roboflow_workflows.execution_engine.entities.base import WorkflowImageData
+from inference.core.workflows.execution_engine.entities.base import WorkflowImageData
 
 from workflow_blocks.client_errors import InvalidInputError, shown
 

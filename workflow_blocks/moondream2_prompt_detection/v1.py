@@ -7,12 +7,9 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import numpy.typing as npt
 import supervision as sv
-from inference_models.errors import BaseInferenceModelsError, ModelInputError
-from pydantic import BeforeValidator, ConfigDict, Field
-from roboflow_workflows.core_steps.common.entities import StepExecutionMode
-from roboflow_workflows.core_steps.models.workload_presets import hosted_endpoint_disabled_by_flag
-from roboflow_workflows.execution_engine.entities.base import Batch, OutputDefinition, WorkflowImageData
-from roboflow_workflows.execution_engine.entities.types import (
+from inference.core.workflows.core_steps.common.entities import StepExecutionMode
+from inference.core.workflows.execution_engine.entities.base import Batch, OutputDefinition, WorkflowImageData
+from inference.core.workflows.execution_engine.entities.types import (
     BOOLEAN_KIND,
     DICTIONARY_KIND,
     FLOAT_ZERO_TO_ONE_KIND,
@@ -25,12 +22,7 @@ from roboflow_workflows.execution_engine.entities.types import (
     ImageInputField,
     Selector,
 )
-from roboflow_workflows.execution_engine.entities.workload import (
-    Discovery,
-    RuntimeRestriction,
-    WorkOperation,
-)
-from roboflow_workflows.prototypes.block import (
+from inference.core.workflows.prototypes.block import (
     BlockResult,
     DependentResource,
     Runtime,
@@ -41,7 +33,14 @@ from roboflow_workflows.prototypes.block import (
     is_workflow_selector,
     roboflow_platform_model,
 )
-from roboflow_workflows.prototypes.models_provider import ModelsProvider
+from inference.core.workflows.prototypes.models_provider import ModelsProvider
+from inference_models.errors import BaseInferenceModelsError, ModelInputError
+from pydantic import BeforeValidator, ConfigDict, Field
+from roboflow_workflows.execution_engine.entities.workload import (
+    Discovery,
+    RuntimeRestriction,
+    WorkOperation,
+)
 
 from workflow_blocks.client_errors import InvalidInputError, as_client_error, shown
 from workflow_blocks.images import to_bgr_uint8
@@ -203,7 +202,7 @@ class BlockManifest(WorkflowBlockManifest):
 
     @classmethod
     def get_restrictions(cls) -> list[RuntimeRestriction]:
-        return [_SLOW_WITHOUT_GPU]
+        return _RESTRICTIONS
 
     @classmethod
     def get_supported_model_variants(cls) -> list[str] | None:
@@ -221,20 +220,28 @@ class BlockManifest(WorkflowBlockManifest):
         self, *, ignore_environment_restrictions: bool = False
     ) -> Discovery[RuntimeRestriction]:
         return actual_restrictions_of(
-            declared=[_SLOW_WITHOUT_GPU, hosted_endpoint_disabled_by_flag("MOONDREAM2_ENABLED")],
+            declared=_RESTRICTIONS,
             node_id=f"$steps.{self.name}",
             ignore_environment_restrictions=ignore_environment_restrictions,
         )
 
 
-_SLOW_WITHOUT_GPU = RuntimeRestriction(
-    code="slow_without_gpu",
-    severity=Severity.SOFT,
-    note="The released Moondream2 takes many seconds for an image without a GPU. "
-    f"The bundled {DEMO_MODEL} runs well on a CPU.",
-    applies_to_runtimes=[Runtime.SELF_HOSTED_CPU],
-    applies_to_step_execution_modes=[StepExecutionMode.LOCAL],
-)
+_RESTRICTIONS = [
+    RuntimeRestriction(
+        code="slow_without_gpu",
+        severity=Severity.SOFT,
+        note="The released Moondream2 takes many seconds for an image without a GPU. "
+        f"The bundled {DEMO_MODEL} runs well on a CPU.",
+        applies_to_runtimes=[Runtime.SELF_HOSTED_CPU],
+        applies_to_step_execution_modes=[StepExecutionMode.LOCAL],
+    ),
+    RuntimeRestriction(
+        code="remote_step_execution_not_supported",
+        severity=Severity.HARD,
+        note="run() raises an error under remote step execution.",
+        applies_to_step_execution_modes=[StepExecutionMode.REMOTE],
+    ),
+]
 
 
 def _platform_model_id(model_version: str) -> str | None:

@@ -1,0 +1,34 @@
+"""What a user installs."""
+
+import zipfile
+from pathlib import Path
+
+import pytest
+from hatchling.builders.wheel import WheelBuilder
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def names(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dist")
+    (wheel,) = WheelBuilder(str(ROOT)).build(directory=str(folder), versions=["standard"])
+    with zipfile.ZipFile(wheel) as archive:
+        return set(archive.namelist())
+
+
+def test_the_wheel_carries_the_model_the_workflows_and_the_samples(names):
+    model = {path.name for path in (ROOT / "workflow_blocks" / "demo_model").iterdir() if path.is_file()}
+    workflows = {path.name for path in (ROOT / "workflows").glob("*.json")}
+
+    assert {f"workflow_blocks/demo_model/{name}" for name in model} <= names
+    assert {f"workflow_blocks/workflows/{name}" for name in workflows} <= names
+    assert any(name.startswith("workflow_blocks/sample_images/") for name in names)
+    assert "workflow_blocks/py.typed" in names
+
+
+def test_the_wheel_carries_nothing_else(names):
+    assert {name.split("/")[0].split("-")[0] for name in names} == {
+        "workflow_blocks",
+        "moondream2_workflow_blocks",
+    }
