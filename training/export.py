@@ -1,5 +1,6 @@
 """Writes a trained model as the bundled package."""
 
+import json
 from pathlib import Path
 
 import torch
@@ -16,7 +17,8 @@ def export_package(model: Moondream2, tokenizer: Tokenizer, folder: Path) -> Non
     folder.mkdir(parents=True, exist_ok=True)
     state = {f"model.{name}": tensor.to(torch.float16) for name, tensor in model.state_dict().items()}
     save_file(state, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    (folder / WEIGHTS_FILE).chmod(0o644)  # the library leaves it to its owner alone
     tokenizer.save(str(folder / TOKENIZER_FILE))
-    document = f'{{\n "model_type": "moondream1",\n "config": {model.config.model_dump_json(indent=1)}\n}}\n'
-    (folder / CONFIG_FILE).write_text(document)
+    document = {"model_type": "moondream1", "config": model.config.model_dump(mode="json")}
+    (folder / CONFIG_FILE).write_text(json.dumps(document, indent=1) + "\n")
     write_package_files(folder)

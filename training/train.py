@@ -122,7 +122,7 @@ def run_stage(
     path = folder / f"{stage.name}.pt"
     parameters = parameters_of(trainee, stage)
     optimizers = make_optimizers(trainee, parameters)
-    first = _resume(path, trainee, optimizers)
+    first = _resume(path, trainee, optimizers, steps)
     task = progress.add_task(stage.name, total=steps, completed=first, status="")
     if first >= steps:
         return
@@ -163,11 +163,20 @@ def parameters_of(trainee: Trainee, stage: Stage) -> list[nn.Parameter]:
 
 
 def make_optimizers(trainee: Trainee, parameters: list[nn.Parameter]) -> tuple[torch.optim.Optimizer, ...]:
-    """AdamW, and Muon for the matrices of the transformer blocks, which learn far faster with it."""
-    blocks = nn.ModuleList([trainee.model.vision.blocks, trainee.model.text.blocks])
-    of_blocks = {id(parameter) for parameter in blocks.parameters() if parameter.ndim == 2}
-    matrices = [parameter for parameter in parameters if id(parameter) in of_blocks]
-    others = [parameter for parameter in parameters if id(parameter) not in of_blocks]
+    """AdamW, and Muon for the matrices between hidden layers, which learn far faster with it."""
+    model = trainee.model
+    hidden = nn.ModuleList(
+        [
+            model.vision.blocks,
+            model.vision.proj_mlp,
+            model.text.blocks,
+            model.region.coord_decoder.fc1,
+            model.region.size_decoder.fc1,
+        ]
+    )
+    of_hidden = {id(parameter) for parameter in hidden.parameters() if parameter.ndim == 2}
+    matrices = [parameter for parameter in parameters if id(parameter) in of_hidden]
+    others = [parameter for parameter in parameters if id(parameter) not in of_hidden]
     return (
         torch.optim.AdamW(others, lr=0.0, betas=(0.9, 0.98), weight_decay=0.02),
         Muon(matrices, lr=0.0, weight_decay=0.02),
@@ -316,14 +325,15 @@ def _save(path: Path, trainee: Trainee, optimizers: Sequence[torch.optim.Optimiz
     partial.rename(path)
 
 
-def _resume(path: Path, trainee: Trainee, optimizers: Sequence[torch.optim.Optimizer]) -> int:
+def _resume(path: Path, trainee: Trainee, optimizers: Sequence[torch.optim.Optimizer], steps: int) -> int:
     """Loads a stage's last checkpoint, if any, and gives the steps that it has behind it."""
     if not path.exists():
         return 0
     checkpoint = torch.load(path, weights_only=True)
     trainee.load_state_dict(checkpoint["trainee"])
-    for optimizer, state in zip(optimizers, checkpoint["optimizers"], strict=True):
-        optimizer.load_state_dict(state)
+    if checkpoint["step"] < steps:
+        for optimizer, state in zip(optimizers, checkpoint["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
     return int(checkpoint["step"])
 
 
