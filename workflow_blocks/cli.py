@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from workflow_blocks.demo import SAMPLE_IMAGES, DemoError, find_images, run_demo
 from workflow_blocks.local_engine import use_local_settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Moondream2 for Roboflow Workflows.")
@@ -26,13 +27,9 @@ def demo(
 ) -> None:
     """Detects, visualizes and exports on a folder of images."""
     use_local_settings()
-    from inference.core.workflows.errors import WorkflowError
-
-    from workflow_blocks.demo import SAMPLE_IMAGES, DemoError, find_images, run_demo
-
     try:
         run_demo(find_images(images or SAMPLE_IMAGES), prompts or list(DEFAULT_PROMPTS), model, output)
-    except (DemoError, WorkflowError) as error:
+    except DemoError as error:
         typer.secho(f"Error: {error}", fg=typer.colors.RED, err=True)
         raise typer.Exit(1) from error
 

@@ -2,6 +2,8 @@
 
 import base64
 import json
+import logging
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -52,8 +54,7 @@ def run_demo(images: Sequence[Path], prompts: Sequence[str], model: str, output:
     """Runs the workflow over images, writes what it gives and prints a table of it.
 
     Raises:
-        DemoError: an image cannot be read.
-        inference.core.workflows.errors.WorkflowError: the workflow cannot run with these inputs.
+        DemoError: an image cannot be read, or the workflow cannot run with these inputs.
     """
     console = Console()
     output.mkdir(parents=True, exist_ok=True)
@@ -71,14 +72,18 @@ def run_demo(images: Sequence[Path], prompts: Sequence[str], model: str, output:
 
 
 def _start_engine() -> Any:
+    # Inference and what it stands on tell of optional models that are not installed, and the like.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Inference tells of each optional model that is not installed
+        warnings.simplefilter("ignore")
+        logging.disable(logging.INFO)
         definition = json.loads(workflow_file(WORKFLOW).read_text())
         return make_engine(definition, make_model_manager())
 
 
 def _run_on_image(engine: Any, path: Path, prompts: Sequence[str], model: str, output: Path) -> ImageResult:
     import cv2
+    from inference.core.workflows.errors import WorkflowError
 
     image = cv2.imread(str(path))
     if image is None:
@@ -90,7 +95,11 @@ def _run_on_image(engine: Any, path: Path, prompts: Sequence[str], model: str, o
         "model": model,
         "target_directory": str(output.resolve()),
     }
-    (outputs,) = engine.run(runtime_parameters=inputs, serialize_results=True)
+    try:
+        (outputs,) = engine.run(runtime_parameters=inputs, serialize_results=True)
+    except WorkflowError as error:
+        reason = error.inner_error or error
+        raise DemoError(f"{path.name}: {reason}") from error
     if outputs["export_failed"]:
         raise DemoError(f"the table could not be written: {outputs['export_message']}")
     return ImageResult(path, outputs)
