@@ -64,8 +64,8 @@ def dense_loss(predicted: tuple[Tensor, Tensor, Tensor], targets: DenseTargets) 
     share = torch.where(shown, 1 / shown.sum().clamp(min=1), 1 / (~shown).sum().clamp(min=1)).flatten()
     errors = F.cross_entropy(colours.flatten(0, 1), targets.colours.flatten(), reduction="none")
     errors = errors + F.cross_entropy(shapes.flatten(0, 1), targets.shapes.flatten(), reduction="none")
-    box_error = F.smooth_l1_loss(boxes[shown], targets.boxes[shown], beta=0.1, reduction="sum")
-    return (errors * share).sum() + 0.5 * box_error / shown.sum().clamp(min=1)
+    box_error = F.smooth_l1_loss(boxes[shown], targets.boxes[shown], beta=0.02, reduction="sum")
+    return (errors * share).sum() + box_error / shown.sum().clamp(min=1)
 
 
 def turn_randomly(batch: CropBatch, rng: np.random.Generator) -> CropBatch:
