@@ -1,10 +1,11 @@
 """Trains the demo model: `make train`, or `python -m training.train --help`.
 
-Three stages, each resumed from its last checkpoint when run again:
+Four stages, each resumed from its last checkpoint when run again:
 
 1. encoder: the vision encoder alone, on what every patch shows;
 2. detection: the text decoder and region heads, on the frozen encoder's features;
-3. joint: everything together.
+3. joint: everything together;
+4. polish: the same again, from a lower learning rate.
 
 Every batch is drawn from a seed made of stage and step, so that a resumed run goes on as one that was
 never stopped.
@@ -13,6 +14,7 @@ never stopped.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -48,7 +50,8 @@ class Stage:
 ENCODER = Stage("encoder", steps=4500, batch_size=32, learning_rate=1.5e-3)
 DETECTION = Stage("detection", steps=2400, batch_size=16, learning_rate=1.2e-3)
 JOINT = Stage("joint", steps=1100, batch_size=16, learning_rate=6e-4)
-STAGES = (ENCODER, DETECTION, JOINT)
+POLISH = Stage("polish", steps=480, batch_size=16, learning_rate=4e-4)
+STAGES = (ENCODER, DETECTION, JOINT, POLISH)
 
 N_SHARDS = 50
 WARM_UP_STEPS = 200
@@ -100,9 +103,10 @@ def main(
             progress.advance(drawing)
         data = [load_shard(shard_path(folder / "scenes", index)) for index in range(shards)]
         trainee = Trainee()
-        for stage, make_loss in zip(STAGES, (encoder_loss, detection_loss, joint_loss), strict=True):
+        for stage in STAGES:
             steps = max(1, round(stage.steps * scale))
-            run_stage(trainee, stage, steps, lambda: make_loss(trainee, data, steps), folder, progress)  # noqa: B023
+            prepare = partial(LOSSES[stage], trainee, data, stage, steps)
+            run_stage(trainee, stage, steps, prepare, folder, progress)
     export_package(trainee.model, make_tokenizer(DEMO_CONFIG.text.vocab_size), output)
     typer.echo(f"The model is in {output}; `python -m training.evaluate` measures it.")
 
@@ -159,7 +163,7 @@ def parameters_of(trainee: Trainee, stage: Stage) -> list[nn.Parameter]:
     ]
     if stage is ENCODER:
         return encoder + list(trainee.crop_head.parameters())
-    return projection + decoder + (encoder if stage is JOINT else [])
+    return projection + decoder + ([] if stage is DETECTION else encoder)
 
 
 def make_optimizers(trainee: Trainee, parameters: list[nn.Parameter]) -> tuple[torch.optim.Optimizer, ...]:
@@ -183,15 +187,15 @@ def make_optimizers(trainee: Trainee, parameters: list[nn.Parameter]) -> tuple[t
     )
 
 
-def encoder_loss(trainee: Trainee, data: list[Shard], steps: int) -> LossOfStep:
+def encoder_loss(trainee: Trainee, data: list[Shard], stage: Stage, steps: int) -> LossOfStep:
     """Crops of all scenes, those with many objects more often."""
     vision, head = trainee.model.vision, trainee.crop_head
     chances = [_chances(shard) for shard in data]
 
     def loss_of_step(step: int) -> dict[str, Tensor]:
-        rng = _rng(ENCODER, step)
+        rng = _rng(stage, step)
         index = int(rng.integers(len(data)))
-        chosen = rng.choice(len(chances[index]), ENCODER.batch_size, replace=False, p=chances[index])
+        chosen = rng.choice(len(chances[index]), stage.batch_size, replace=False, p=chances[index])
         crops, cells, objects, windows = turn_randomly(crop_batch(data[index], chosen), rng)
         predicted = head(vision.encode_crops(crops))
         return {"dense": dense_loss(predicted, DenseTargets(cells, objects, windows))}
@@ -222,15 +226,15 @@ class SceneRef:
         return self.shard.cells[self.shard.crops_of_scene(self.index).start].reshape(-1)
 
 
-def detection_loss(trainee: Trainee, data: list[Shard], steps: int) -> LossOfStep:
+def detection_loss(trainee: Trainee, data: list[Shard], stage: Stage, steps: int) -> LossOfStep:
     """Prompts on features that the encoder computed once."""
     scenes = _scenes(data)
     features = _encode_once(trainee.model, data)
     batches = _SceneBatches(trainee, scenes)
 
     def loss_of_step(step: int) -> dict[str, Tensor]:
-        rng = _rng(DETECTION, step)
-        chosen = rng.integers(len(scenes), size=DETECTION.batch_size)
+        rng = _rng(stage, step)
+        chosen = rng.integers(len(scenes), size=stage.batch_size)
         embeddings = trainee.model.vision.proj_mlp(features[chosen].float())
         blur = max(LAST_BLUR, FIRST_BLUR * (1 - step / (0.6 * steps)))
         return batches.losses(embeddings, chosen, blur, rng)
@@ -238,15 +242,15 @@ def detection_loss(trainee: Trainee, data: list[Shard], steps: int) -> LossOfSte
     return loss_of_step
 
 
-def joint_loss(trainee: Trainee, data: list[Shard], steps: int) -> LossOfStep:
+def joint_loss(trainee: Trainee, data: list[Shard], stage: Stage, steps: int) -> LossOfStep:
     """Prompts on images, through the whole model."""
     scenes = _scenes(data)
     batches = _SceneBatches(trainee, scenes)
     vision = trainee.model.vision
 
     def loss_of_step(step: int) -> dict[str, Tensor]:
-        rng = _rng(JOINT, step)
-        chosen = rng.integers(len(scenes), size=JOINT.batch_size)
+        rng = _rng(stage, step)
+        chosen = rng.integers(len(scenes), size=stage.batch_size)
         refs = [scenes[i] for i in chosen]
         slices = [ref.shard.crops_of_scene(ref.index) for ref in refs]
         crops = np.concatenate([ref.shard.crops[part] for ref, part in zip(refs, slices, strict=True)])
@@ -288,6 +292,9 @@ class _SceneBatches:
         whole = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(len(refs), 4)
         targets = DenseTargets(cells.view(-1, grid, grid), torch.from_numpy(objects), whole, absolute=True)
         return losses | {"dense": dense_loss(self._trainee.embedding_head(embeddings), targets)}
+
+
+LOSSES = {ENCODER: encoder_loss, DETECTION: detection_loss, JOINT: joint_loss, POLISH: joint_loss}
 
 
 def _scenes(data: list[Shard]) -> list[SceneRef]:
