@@ -19,14 +19,17 @@ def golden_folder():
 
 @pytest.fixture(scope="session")
 def golden_detector():
-    return _load_detector(GOLDEN)
+    from training.evaluate import load_detector
+
+    return load_detector(GOLDEN)
 
 
 @pytest.fixture(scope="session")
 def demo_detector():
+    from training.evaluate import load_detector
     from workflow_blocks.moondream2_prompt_detection.model_version import demo_model_folder
 
-    return _load_detector(demo_model_folder())
+    return load_detector(demo_model_folder())
 
 
 @pytest.fixture(scope="session")
@@ -60,18 +63,6 @@ def run_workflow(model_manager):
         return engine.run(runtime_parameters=inputs, serialize_results=serialize)
 
     return run
-
-
-def _load_detector(folder):
-    import torch
-
-    from workflow_blocks.moondream2.checkpoint import CONFIG_FILE, load_model, load_tokenizer
-    from workflow_blocks.moondream2.config import Moondream2Config
-    from workflow_blocks.moondream2.detector import Detector
-
-    config = Moondream2Config.from_file(folder / CONFIG_FILE)
-    model = load_model(folder, config, torch.device("cpu"), torch.float32)
-    return Detector(model, load_tokenizer(folder, config))
 
 
 @pytest.fixture

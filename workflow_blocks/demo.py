@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,11 +131,9 @@ def _summary(results: Sequence[ImageResult], prompts: Sequence[str]) -> Table:
 
 
 def _whereabouts(output: Path, count: int) -> str:
-    return "\n".join(_whereabouts_lines(output, count))
-
-
-def _whereabouts_lines(output: Path, count: int) -> Iterator[str]:
-    yield f"[bold]Results of {count} images in {output}/[/bold]"
-    yield "  *.jpg              the images with boxes and labels"
-    yield "  detections_*.csv   a row for each detection"
-    yield "  *.json             predictions and counts of each image"
+    return (
+        f"[bold]Results of {count} images in {output}/[/bold]\n"
+        "  *.jpg              the images with boxes and labels\n"
+        "  detections_*.csv   a row for each detection\n"
+        "  *.json             predictions and counts of each image"
+    )
