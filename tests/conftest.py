@@ -19,17 +19,17 @@ def golden_folder():
 
 @pytest.fixture(scope="session")
 def golden_detector():
-    from training.evaluate import load_detector
+    from workflow_blocks.moondream2.detector import Detector
 
-    return load_detector(GOLDEN)
+    return Detector.from_folder(GOLDEN)
 
 
 @pytest.fixture(scope="session")
 def demo_detector():
-    from training.evaluate import load_detector
+    from workflow_blocks.moondream2.detector import Detector
     from workflow_blocks.moondream2_prompt_detection.model_version import demo_model_folder
 
-    return load_detector(demo_model_folder())
+    return Detector.from_folder(demo_model_folder())
 
 
 @pytest.fixture(scope="session")

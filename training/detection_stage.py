@@ -19,11 +19,10 @@ from torch.nn import functional as F
 from training.prompts import Question, random_question, random_wording
 from training.scene_store import COLOUR_NAMES
 from training.scenes import SHAPES, SceneObject
-from workflow_blocks.moondream2.config import Moondream2Config
-from workflow_blocks.moondream2.layers import attend
+from workflow_blocks.moondream2.config import Moondream2Config, TextConfig
 from workflow_blocks.moondream2.model import Moondream2
 from workflow_blocks.moondream2.region import coordinate_to_bin, size_to_bin
-from workflow_blocks.moondream2.text import KeyValues, Text, TextBlock, rotate, rotation_at
+from workflow_blocks.moondream2.text import Text, TextBlock, rotation_at
 
 PROMPTS_PER_SCENE = 8
 
@@ -131,8 +130,7 @@ def detection_losses(
     n_scenes = len(image_embeddings)
     bos = text.embed(torch.full((n_scenes, 1), config.tokenizer.bos_id))
     prefix = torch.cat((bos, image_embeddings), dim=1)
-    _, seen = text(prefix, torch.arange(prefix.shape[1]))
-    hidden, attention = _decode_packed(text, _embed(model, packed), packed, seen)
+    hidden, attention = _decode_packed(text, _embed(model, packed), packed, text.read_prefix(prefix))
 
     asks_x = packed.asks == X
     has_object = packed.looks_at >= 0
@@ -167,32 +165,41 @@ def _embed(model: Moondream2, packed: Packed) -> Tensor:
 
 
 def _decode_packed(
-    text: Text, embeddings: Tensor, packed: Packed, seen: list[KeyValues]
+    text: Text, embeddings: Tensor, packed: Packed, prefix: list[Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Hidden states (B, T, D), and the guided heads' attention to the prefix (B, heads, T, prefix)."""
-    rotation = rotation_at(packed.positions, text.config.head_dim)
-    mask = _packed_mask(packed.prompt, seen[0].keys.shape[2])
+    """Hidden states (B, T, D), and the guided heads' attention to the prefix (B, heads, T, prefix).
+
+    `prefix` holds each layer's queries, keys and values of the images (B, prefix, heads, d).
+    """
+    rotation = rotation_at(packed.positions, text.config)
+    mask = _packed_mask(packed.prompt, prefix[0].shape[1])
     x, guided = embeddings, None
-    for index, (block, past) in enumerate(zip(text.blocks, seen, strict=True)):
+    for index, (block, seen) in enumerate(zip(text.blocks, prefix, strict=True)):
         assert isinstance(block, TextBlock)
-        if index != GUIDED_LAYER:
-            x, _ = block(x, rotation, mask, past)
-            continue
-        # The same as the block, but with the attention weights at hand.
         normed = block.ln(x)
-        queries, keys, values = block.attn.split(normed)
-        keys = torch.cat((past.keys, rotate(keys, rotation)), dim=2)
-        values = torch.cat((past.values, values), dim=2)
-        queries = rotate(queries, rotation)
-        scores = queries[:, :GUIDED_HEADS] @ keys[:, :GUIDED_HEADS].transpose(2, 3)
-        scores = scores / math.sqrt(text.config.head_dim)
-        weights = scores.masked_fill(~mask, -math.inf).softmax(dim=-1)
-        guided = weights[..., : past.keys.shape[2]]
-        free = attend(queries[:, GUIDED_HEADS:], keys[:, GUIDED_HEADS:], values[:, GUIDED_HEADS:], mask)
-        attended = torch.cat((weights @ values[:, :GUIDED_HEADS], free), dim=1)
-        x = x + block.attn.merge(attended) + block.mlp(normed)
+        queries, keys, values = _split(block.heads(normed, rotation), text.config)
+        _, seen_keys, seen_values = _split(seen, text.config)
+        keys, values = torch.cat((seen_keys, keys), dim=2), torch.cat((seen_values, values), dim=2)
+        # The guided heads do the same with the attention weights at hand.
+        n_guided = GUIDED_HEADS if index == GUIDED_LAYER else 0
+        attended = F.scaled_dot_product_attention(
+            queries[:, n_guided:], keys[:, n_guided:], values[:, n_guided:], mask
+        )
+        if n_guided:
+            scores = queries[:, :n_guided] @ keys[:, :n_guided].mT / math.sqrt(text.config.head_dim)
+            weights = scores.masked_fill(~mask, -math.inf).softmax(dim=-1)
+            guided = weights[..., : seen.shape[1]]
+            attended = torch.cat((weights @ values[:, :n_guided], attended), dim=1)
+        x = block.add(x, normed, attended.transpose(1, 2).flatten(2))
     assert guided is not None
     return x, guided
+
+
+def _split(heads: Tensor, config: TextConfig) -> tuple[Tensor, Tensor, Tensor]:
+    """(B, T, heads, d) to queries, keys and values, each (B, its heads, T, d)."""
+    counts = [config.n_heads, config.n_kv_heads, config.n_kv_heads]
+    queries, keys, values = heads.transpose(1, 2).split(counts, dim=1)
+    return queries, keys, values
 
 
 def _packed_mask(prompt: Tensor, prefix_length: int) -> Tensor:

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import numpy as np
 import supervision as sv
-import torch
 import typer
 from rich.console import Console
 from rich.progress import track
@@ -16,9 +15,7 @@ from supervision.metrics import MeanAveragePrecision
 
 from training.prompts import Question, plain_prompt, random_wording
 from training.scenes import COLOURS, SHAPES, Scene, draw_scene
-from workflow_blocks.moondream2.checkpoint import CONFIG_FILE, load_model, load_tokenizer
-from workflow_blocks.moondream2.config import Moondream2Config
-from workflow_blocks.moondream2.detector import DetectedObject, Detector
+from workflow_blocks.moondream2.detector import DetectedObject, Detector, Query
 
 # Training draws seeds 0 to some ten thousands.
 FIRST_SEED = 1_000_000
@@ -60,11 +57,12 @@ def evaluate(detector: Detector, seeds: Iterable[int], natural: bool = False) ->
     for seed in seeds:
         rng = np.random.default_rng((seed, 1))
         scene = draw_scene(seed)
-        encoded = detector.encode_image(scene.image)
+        (encoded,) = detector.encode_images([scene.image])
         everything: list[tuple[Question, list[DetectedObject]]] = []
         for name, questions in GROUPS.items():
             prompts = [random_wording(rng, q) if natural else plain_prompt(q) for q in questions]
-            answers = list(zip(questions, detector.detect(encoded, prompts), strict=True))
+            found = detector.detect([Query(encoded, prompt) for prompt in prompts])
+            answers = list(zip(questions, found, strict=True))
             scores[name].add(*_compare(scene, answers), len(answers))
             everything += answers
         scores["all"].add(*_compare(scene, everything), len(everything))
@@ -77,7 +75,8 @@ def false_alarms_of_other_things(detector: Detector, seeds: Iterable[int]) -> fl
     for seed in seeds:
         rng = np.random.default_rng((seed, 2))
         prompts = [random_wording(rng, Question(impossible=True)) for _ in range(5)]
-        found = detector.detect(detector.encode_image(draw_scene(seed).image), prompts)
+        (encoded,) = detector.encode_images([draw_scene(seed).image])
+        found = detector.detect([Query(encoded, prompt) for prompt in prompts])
         with_box += sum(bool(objects) for objects in found)
         asked += len(prompts)
     return with_box / asked
@@ -103,19 +102,12 @@ def _compare(
     return predicted, truth
 
 
-def load_detector(folder: Path) -> Detector:
-    """Loads a package in float32 on the CPU."""
-    config = Moondream2Config.from_file(folder / CONFIG_FILE)
-    model = load_model(folder, config, torch.device("cpu"), torch.float32)
-    return Detector(model, load_tokenizer(folder, config))
-
-
 def main(
     package: Annotated[Path, typer.Option(help="The model package.")] = Path("workflow_blocks/demo_model"),
     scenes: Annotated[int, typer.Option(help="How many scenes to draw.")] = 300,
 ) -> None:
     """Prints mean average precision and false alarms."""
-    detector = load_detector(package)
+    detector = Detector.from_folder(package)
     seeds = range(FIRST_SEED, FIRST_SEED + scenes)
     table = Table(
         "prompts", "wording", "mAP@50", "mAP@50:95", "false alarms", title=f"{scenes} unseen scenes"

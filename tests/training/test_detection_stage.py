@@ -19,6 +19,7 @@ from training.initial_weights import initialise_decoder
 from training.scenes import SceneObject
 from training.tokenizer import make_tokenizer
 from workflow_blocks.moondream2.model import Moondream2
+from workflow_blocks.moondream2.rows import KeyValues, Rows
 
 OBJECTS = (
     SceneObject("red", "circle", (0.6, 0.1, 0.8, 0.3)),
@@ -39,16 +40,15 @@ def test_a_packed_prompt_computes_what_it_computes_alone():
     packed = packed_scene()
     with torch.no_grad():
         prefix = torch.randn(1, DEMO_CONFIG.prefix_length, DEMO_CONFIG.text.dim)
-        _, seen = model.text(prefix, torch.arange(DEMO_CONFIG.prefix_length))
+        seen = model.text.read_prefix(prefix)
+        kept = [KeyValues.of(heads[0], DEMO_CONFIG.text.n_kv_heads) for heads in seen]
         embeddings = _embed(model, packed)
         together, _ = _decode_packed(model.text, embeddings, packed, seen)
         for prompt in range(int(packed.prompt.max()) + 1):
-            own = packed.prompt[0] == prompt
-            length = int(own.sum())
-            mask = torch.ones(length, DEMO_CONFIG.prefix_length + length, dtype=torch.bool)
-            mask = mask.tril(DEMO_CONFIG.prefix_length)
-            alone, _ = model.text(embeddings[:, own], packed.positions[:, own], mask, seen)
-            torch.testing.assert_close(together[:, own], alone, atol=1e-4, rtol=1e-4)
+            own = packed.prompt == prompt
+            rows = Rows(DEMO_CONFIG.text, [kept], [1], own.sum(dim=1))
+            alone = model.text(embeddings[:, own[0]], rows)
+            torch.testing.assert_close(together[own], alone[0], atol=1e-4, rtol=1e-4)
 
 
 def test_every_prompt_asks_for_its_objects_from_left_to_right_and_then_for_the_end():

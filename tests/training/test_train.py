@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from training import scene_store, train
-from training.evaluate import load_detector
 from training.scenes import draw_scene
+from workflow_blocks.moondream2.detector import Detector, Query
 
 
 @pytest.fixture
@@ -21,8 +21,9 @@ def run_training(tmp_path, monkeypatch):
 def test_training_writes_a_package_that_detects(run_training, tmp_path):
     run_training()
 
-    detector = load_detector(tmp_path / "package")
-    (objects,) = detector.detect(detector.encode_image(draw_scene(0).image), ["red circle"], 3)
+    detector = Detector.from_folder(tmp_path / "package")
+    (image,) = detector.encode_images([draw_scene(0).image])
+    (objects,) = detector.detect([Query(image, "red circle")], 3)
     assert len(objects) <= 3
 
 

@@ -1,30 +1,42 @@
-"""Detection: encode an image once, then decode any number of prompts on it.
+"""Detection: encode each image once, then decode all prompts on all images together.
 
-Shapes: T tokens, D text width. Coordinates are relative to the image, 0 to 1.
+Shapes: B rows (pairs of image and prompt), T tokens, D text width. Coordinates are relative to the image,
+0 to 1.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from workflow_blocks.moondream2.image_crops import UInt8Array, image_to_crops
+from workflow_blocks.moondream2.checkpoint import CONFIG_FILE, load_model, load_tokenizer
+from workflow_blocks.moondream2.config import Moondream2Config
+from workflow_blocks.moondream2.image_cache import EncodedImage, EncodedImageCache, content_key
+from workflow_blocks.moondream2.image_crops import Tiling, UInt8Array, distinct_crops, images_to_crops
+from workflow_blocks.moondream2.memory import WorkingMemory
 from workflow_blocks.moondream2.model import Moondream2
-from workflow_blocks.moondream2.region import coordinate_from_bin, size_from_bin
-from workflow_blocks.moondream2.text import KeyValues
+from workflow_blocks.moondream2.region import Choice, choose_coordinates, choose_sizes, expected_overlap
+from workflow_blocks.moondream2.rows import KeyValues, Rows
 
 DEFAULT_MAX_OBJECTS = 50
 # Decoder steps that make one object: x, y, size.
 STEPS_PER_OBJECT = 3
+# How far from the most likely bin those lie that a refined box counts in.
+_REFINED_BINS = 8
 
 
 @dataclass(frozen=True)
 class DetectedObject:
     """One object as the model told it; a box may stick out of the image.
 
-    `p_object` is the probability that there was another object, `p_x` and so on those of the chosen bins.
+    `p_object` is the probability that there was another object, `p_x` and so on those of the chosen bins,
+    and `overlap` is how much of the box (intersection over union) is to be expected of another draw.
     """
 
     x_min: float
@@ -36,18 +48,19 @@ class DetectedObject:
     p_y: float
     p_w: float
     p_h: float
+    overlap: float
 
     @property
     def confidence(self) -> float:
-        """How sure the model is of the object, 0 to 1."""
-        return self.p_object
+        """How sure the model is of the object and its box, 0 to 1."""
+        return self.p_object * self.overlap
 
 
-@dataclass(frozen=True)
-class EncodedImage:
-    """What the decoder keeps of an image: each layer's keys and values of the image prefix."""
+class Query(NamedTuple):
+    """What to look for, and where."""
 
-    prefix: tuple[KeyValues, ...]
+    image: EncodedImage
+    prompt: str
 
 
 class PromptTooLongError(ValueError):
@@ -55,37 +68,121 @@ class PromptTooLongError(ValueError):
 
 
 class Detector:
-    """Runs a loaded model. It holds no state of its own, so threads may share it."""
+    """Runs a loaded model. Threads may share it: what changes while it runs belongs to a call."""
 
-    def __init__(self, model: Moondream2, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self,
+        model: Moondream2,
+        tokenizer: Tokenizer,
+        memory: WorkingMemory | None = None,
+        cache_bytes: int = 0,
+        refine_boxes: bool = False,
+    ) -> None:
+        """Wraps a model that is ready to run.
+
+        Args:
+            model: the model, on its device.
+            tokenizer: its tokenizer.
+            memory: what running may take; by default what suits a small machine.
+            cache_bytes: the most that encoded images may take to be kept for later calls.
+            refine_boxes: whether boxes are placed between bins; the most likely bins otherwise.
+        """
         self.model = model
         self.tokenizer = tokenizer
+        self.cache = EncodedImageCache(cache_bytes)
         self._config = model.config
         self._device = model.text.wte.device
+        self._itemsize = model.text.wte.itemsize
+        self._memory = memory or WorkingMemory()
+        self._refine_boxes = refine_boxes
+
+    @classmethod
+    def from_folder(
+        cls,
+        folder: Path,
+        device: torch.device | None = None,
+        dtype: torch.dtype = torch.float32,
+        **options: Any,
+    ) -> "Detector":
+        """Loads a checkpoint folder; `options` are those of the constructor.
+
+        Raises:
+            CheckpointError, ConfigError: the checkpoint is incomplete or damaged.
+        """
+        config = Moondream2Config.from_file(folder / CONFIG_FILE)
+        tokenizer = load_tokenizer(folder, config)
+        return cls(load_model(folder, config, device or torch.device("cpu"), dtype), tokenizer, **options)
+
+    @property
+    def images_at_once(self) -> int:
+        """How many encoded images the working memory holds."""
+        return self._memory.images_at_once(self._config, self._itemsize)
 
     @torch.inference_mode()
-    def encode_image(self, image_rgb: UInt8Array) -> EncodedImage:
-        """Encodes a uint8 RGB image (H, W, 3)."""
-        crops, tiling = image_to_crops(image_rgb, self._config.vision)
-        features = self.model.vision.encode_crops(torch.from_numpy(crops).to(self._device))
-        image_embeddings = self.model.vision.project(features, tiling)
-        bos = self._embed_tokens([self._config.tokenizer.bos_id])
-        embeddings = torch.cat((bos, image_embeddings)).unsqueeze(0)
-        positions = torch.arange(embeddings.shape[1], device=self._device)
-        _, seen = self.model.text(embeddings, positions)
-        return EncodedImage(tuple(seen))
+    def encode_images(self, images_rgb: Sequence[UInt8Array]) -> list[EncodedImage]:
+        """Encodes uint8 RGB images (H, W, 3); what the cache keeps is not encoded again."""
+        if not self.cache.max_bytes:
+            return self._encode(images_rgb)
+        keys = [content_key(image) for image in images_rgb]
+        encoded = {key: kept for key in keys if (kept := self.cache.get(key)) is not None}
+        missing = {key: image for key, image in zip(keys, images_rgb, strict=True) if key not in encoded}
+        for key, image in zip(missing, self._encode(list(missing.values())), strict=True):
+            encoded[key] = image
+            self.cache.put(key, image)
+        return [encoded[key] for key in keys]
+
+    def check_prompts(self, prompts: Sequence[str], max_objects: int = DEFAULT_MAX_OBJECTS) -> None:
+        """Raises `PromptTooLongError` if a prompt and its objects would not fit the model's context."""
+        for prompt in prompts:
+            self._prompt_tokens(prompt, max_objects)
 
     @torch.inference_mode()
     def detect(
-        self, image: EncodedImage, prompts: Sequence[str], max_objects: int = DEFAULT_MAX_OBJECTS
+        self, queries: Sequence[Query], max_objects: int = DEFAULT_MAX_OBJECTS
     ) -> list[list[DetectedObject]]:
-        """Finds what each prompt names, at most `max_objects` each.
+        """Finds what each query names, at most `max_objects` each.
 
         Raises:
             PromptTooLongError: a prompt and its objects would not fit the model's context.
         """
-        tokens = [self._prompt_tokens(prompt, max_objects) for prompt in prompts]
-        return [self._detect_one(image, prompt_tokens, max_objects) for prompt_tokens in tokens]
+        tokens = [self._prompt_tokens(query.prompt, max_objects) for query in queries]
+        # Rows of one image lie side by side, and among them those of one length.
+        image_order = {id(query.image): place for place, query in enumerate(queries)}
+        order = sorted(range(len(queries)), key=lambda i: (image_order[id(queries[i].image)], len(tokens[i])))
+        groups = self._memory.group_rows(
+            self._config, self._itemsize, [len(tokens[i]) for i in order], STEPS_PER_OBJECT * max_objects
+        )
+        found: list[list[DetectedObject]] = [[] for _ in queries]
+        for group in groups:
+            chosen = [order[place] for place in group]
+            images = [queries[i].image for i in chosen]
+            answers = self._decode(images, [tokens[i] for i in chosen], max_objects)
+            for i, objects in zip(chosen, answers, strict=True):
+                found[i] = objects
+        return found
+
+    def _encode(self, images_rgb: Sequence[UInt8Array]) -> list[EncodedImage]:
+        crops = images_to_crops(images_rgb, self._config.vision)
+        features = self._encode_crops([distinct_crops(part) for part in crops])
+        return [self._read_image(own, part.tiling) for own, part in zip(features, crops, strict=True)]
+
+    def _encode_crops(self, crops_of_images: list[UInt8Array]) -> list[Tensor]:
+        """Crops (N, S, S, 3) of several images to features (N, P, C) of each."""
+        if not crops_of_images:
+            return []
+        at_once = self._memory.crops_at_once(self._config.vision, self._itemsize, self._device)
+        chunks = torch.from_numpy(np.concatenate(crops_of_images)).split(at_once)
+        features = torch.cat([self.model.vision.encode_crops(chunk.to(self._device)) for chunk in chunks])
+        return list(features.split([len(crops) for crops in crops_of_images]))
+
+    def _read_image(self, features: Tensor, tiling: Tiling) -> EncodedImage:
+        """The features of an image's distinct crops (N, P, C) through the decoder."""
+        if len(features) == 1:
+            features = features.expand(2, -1, -1)
+        image_embeddings = self.model.vision.project(features, tiling)
+        bos = self._embed([[self._config.tokenizer.bos_id]])[0]
+        layers = self.model.text.read_prefix(torch.cat((bos, image_embeddings)).unsqueeze(0))
+        return EncodedImage(tuple(KeyValues.of(heads[0], self._config.text.n_kv_heads) for heads in layers))
 
     def _prompt_tokens(self, prompt: str, max_objects: int) -> list[int]:
         template = self._config.tokenizer.templates.detect
@@ -98,55 +195,75 @@ class Detector:
             )
         return tokens
 
-    def _detect_one(self, image: EncodedImage, tokens: list[int], max_objects: int) -> list[DetectedObject]:
-        region, tokenizer = self.model.region, self._config.tokenizer
-        decoding = _Decoding(self.model, image)
-        hidden = decoding.advance(self._embed_tokens(tokens))
-        objects: list[DetectedObject] = []
-        while len(objects) < max_objects:
-            logits = self.model.text.logits(hidden).float()
-            if int(logits.argmax()) == tokenizer.eos_id:
-                break
-            p_object = torch.sigmoid(logits[tokenizer.coord_id] - logits[tokenizer.eos_id])
-            x_bin, p_x = _most_likely(region.coordinate_logits(hidden))
-            x = coordinate_from_bin(x_bin, self._config.region.coord_out_dim)
-            hidden = decoding.advance(region.encode_coordinate(x.unsqueeze(0)))
-            y_bin, p_y = _most_likely(region.coordinate_logits(hidden))
-            y = coordinate_from_bin(y_bin, self._config.region.coord_out_dim)
-            hidden = decoding.advance(region.encode_coordinate(y.unsqueeze(0)))
-            size_bins, p_size = _most_likely(region.size_logits(hidden))
-            size = size_from_bin(size_bins, self._config.region.size_out_dim // 2)
-            hidden = decoding.advance(region.encode_size(size.unsqueeze(0)))
-            w, h = size.unbind()
-            values = torch.stack(
-                (x - w / 2, y - h / 2, x + w / 2, y + h / 2, p_object, p_x, p_y, *p_size.unbind())
-            )
-            objects.append(DetectedObject(*values.tolist()))
-        return objects
+    def _decode(
+        self, images: list[EncodedImage], tokens: list[list[int]], max_objects: int
+    ) -> list[list[DetectedObject]]:
+        """The objects of each row; rows of one image lie side by side."""
+        region, steps = self.model.region, []
+        rows = self._start_rows(images, tokens)
+        # Which of the rows at the start each of those left is.
+        left = torch.arange(len(tokens), device=self._device)
+        hidden = self._advance(rows, self._embed_padded(tokens))
+        for count in range(1, max_objects + 1):
+            more, p_object = self._is_there_more(hidden)
+            if not bool(more.all()):
+                stay = more.nonzero().squeeze(1)
+                left, hidden, p_object = left[stay], hidden[stay], p_object[stay]
+                if not len(left):
+                    break
+                rows.keep(stay)
+            x = choose_coordinates(region.coordinate_logits(hidden))
+            hidden = self._advance(rows, region.encode_coordinate(x.value).unsqueeze(1))
+            y = choose_coordinates(region.coordinate_logits(hidden))
+            hidden = self._advance(rows, region.encode_coordinate(y.value).unsqueeze(1))
+            w, h = choose_sizes(region.size_logits(hidden))
+            steps.append((left, self._values(p_object, x, y, w, h)))
+            if count < max_objects:
+                sizes = torch.stack((w.value, h.value), dim=-1)
+                hidden = self._advance(rows, region.encode_size(sizes).unsqueeze(1))
+        found: list[list[DetectedObject]] = [[] for _ in tokens]
+        for left, values in steps:
+            for row, row_values in zip(left.tolist(), values.tolist(), strict=True):
+                found[row].append(DetectedObject(*row_values))
+        return found
 
-    def _embed_tokens(self, tokens: Sequence[int]) -> Tensor:
+    def _start_rows(self, images: list[EncodedImage], tokens: list[list[int]]) -> Rows:
+        per_image = [list(same) for _, same in groupby(images, key=id)]
+        lengths = torch.tensor([len(row) for row in tokens], device=self._device)
+        prefixes = [same[0].prefix for same in per_image]
+        return Rows(self._config.text, prefixes, [len(same) for same in per_image], lengths)
+
+    def _advance(self, rows: Rows, embeddings: Tensor) -> Tensor:
+        """Reads the rows' next tokens (B, T, D) and gives the last one's states (B, D)."""
+        return self.model.text(embeddings, rows)[:, -1]
+
+    def _is_there_more(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Whether each row goes on to another object, and the probability that it does."""
+        tokenizer = self._config.tokenizer
+        logits = self.model.text.logits(hidden).float()
+        p_object = torch.sigmoid(logits[:, tokenizer.coord_id] - logits[:, tokenizer.eos_id])
+        return logits.argmax(dim=-1) != tokenizer.eos_id, p_object
+
+    def _values(self, p_object: Tensor, x: Choice, y: Choice, w: Choice, h: Choice) -> Tensor:
+        """What a `DetectedObject` holds, for each row: (B, its fields)."""
+        choices = (x, y, w, h)
+        centre_x, centre_y, width, height = (
+            choice.mean_near(_REFINED_BINS) if self._refine_boxes else choice.value for choice in choices
+        )
+        box = (
+            centre_x - width / 2,
+            centre_y - height / 2,
+            centre_x + width / 2,
+            centre_y + height / 2,
+        )
+        overlap = expected_overlap(x, w) * expected_overlap(y, h)
+        probabilities = [choice.probability for choice in choices]
+        return torch.stack((*box, p_object, *probabilities, overlap), dim=-1)
+
+    def _embed_padded(self, tokens: list[list[int]]) -> Tensor:
+        """Token ids of each row, padded on the left, to embeddings (B, T, D)."""
+        longest = max(len(row) for row in tokens)
+        return self._embed([[0] * (longest - len(row)) + row for row in tokens])
+
+    def _embed(self, tokens: list[list[int]]) -> Tensor:
         return self.model.text.embed(torch.tensor(tokens, device=self._device))
-
-
-class _Decoding:
-    """The course of one prompt through the decoder."""
-
-    def __init__(self, model: Moondream2, image: EncodedImage) -> None:
-        self._text = model.text
-        self._seen: Sequence[KeyValues] = image.prefix
-
-    def advance(self, embeddings: Tensor) -> Tensor:
-        """Reads tokens (T, D), each seeing what came before, and gives the last one's state (D,)."""
-        length, past = embeddings.shape[0], self._seen[0].keys.shape[2]
-        positions = torch.arange(past, past + length, device=embeddings.device)
-        mask = None
-        if length > 1:
-            mask = torch.ones(length, past + length, dtype=torch.bool, device=embeddings.device).tril(past)
-        hidden, self._seen = self._text(embeddings.unsqueeze(0), positions, mask, self._seen)
-        return hidden[0, -1]
-
-
-def _most_likely(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Along the last axis, the most likely bin and its probability."""
-    probabilities, bins = logits.float().softmax(dim=-1).max(dim=-1)
-    return bins, probabilities

@@ -1,9 +1,33 @@
 """Layers that several parts of the model share."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 LAYER_NORM_EPS = 1e-5
+
+# Without instructions for bfloat16, converting a layer's weights each time is several times faster.
+_MULTIPLIES_BFLOAT16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+# On a CPU, PyTorch's own order splits few rows by a large weight badly between threads; weight @ x.T
+# was measured 1.3 to 2.5 times faster for 2 to 64 rows, and no faster for small weights.
+_FEW_ROWS = 64
+_LARGE_WEIGHT = 2**19
+
+
+class Linear(nn.Linear):
+    """A linear layer that takes the quickest of the ways to the same result on a CPU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, bias = self.weight, self.bias
+        if weight.numel() >= _LARGE_WEIGHT and x.device.type == "cpu":
+            rows = x.shape[:-1].numel()
+            if weight.dtype == torch.float32 and 1 < rows <= _FEW_ROWS:
+                few = x.reshape(rows, self.in_features)
+                return torch.addmm(bias[:, None], weight, few.t()).t().unflatten(0, x.shape[:-1])
+            if weight.dtype == torch.bfloat16 and rows > _FEW_ROWS and not _MULTIPLIES_BFLOAT16:
+                return F.linear(x.float(), weight.float(), bias.float()).to(x.dtype)
+        return F.linear(x, weight, bias)
 
 
 class Mlp(nn.Module):
@@ -11,39 +35,46 @@ class Mlp(nn.Module):
 
     def __init__(self, in_dim: int, inner_dim: int, out_dim: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(in_dim, inner_dim)
-        self.fc2 = nn.Linear(inner_dim, out_dim)
+        self.fc1 = Linear(in_dim, inner_dim)
+        self.fc2 = Linear(inner_dim, out_dim)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
 
 
 class Attention(nn.Module):
-    """The weights of a multi-head attention; who attends to whom is the caller's matter."""
+    """Multi-head attention. Shapes: H heads of width d, of them K for keys and K for values."""
 
     def __init__(self, dim: int, n_heads: int, n_kv_heads: int) -> None:
         super().__init__()
         self.n_heads = n_heads
-        self.n_kv_heads = n_kv_heads
         self.head_dim = dim // n_heads
-        self.qkv = nn.Linear(dim, (n_heads + 2 * n_kv_heads) * self.head_dim)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, (n_heads + 2 * n_kv_heads) * self.head_dim)
+        self.proj = Linear(dim, dim)
 
-    def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, T, D) to queries (B, H, T, d), keys and values (B, H_kv, T, d)."""
-        heads = self.qkv(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-        return heads.split([self.n_heads, self.n_kv_heads, self.n_kv_heads], dim=1)
+    def forward(self, x: Tensor) -> Tensor:
+        """Every token of `x` (B, T, D) attends to every other."""
+        return self.proj(attend(self.heads(x), self.n_heads))
 
-    def merge(self, attended: Tensor) -> Tensor:
-        """(B, H, T, d) to (B, T, D)."""
-        return self.proj(attended.transpose(1, 2).flatten(2))
+    def heads(self, x: Tensor) -> Tensor:
+        """The queries, keys and values (B, T, H + 2 * K, d) of tokens (B, T, D)."""
+        return self.qkv(x).unflatten(-1, (-1, self.head_dim))
 
 
-def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Softmax attention; keys and values may have fewer heads than the queries.
+def attend(heads: Tensor, n_heads: int, mask: Tensor | None = None) -> Tensor:
+    """Softmax attention.
 
-    `mask` is boolean, broadcastable to (B, H, T, S), true where a query may look.
+    Args:
+        heads: queries, keys and values (B, T, H + 2 * K, d); K may be less than H.
+        n_heads: H.
+        mask: boolean, broadcastable to (B, H, T, T), true where a query may look.
+
+    Returns:
+        (B, T, H * d).
     """
-    return F.scaled_dot_product_attention(
-        queries, keys, values, attn_mask=mask, enable_gqa=keys.shape[1] != queries.shape[1]
+    n_kv = (heads.shape[2] - n_heads) // 2
+    queries, keys, values = heads.transpose(1, 2).split([n_heads, n_kv, n_kv], dim=1)
+    attended = F.scaled_dot_product_attention(
+        queries, keys, values, attn_mask=mask, enable_gqa=n_kv != n_heads
     )
+    return attended.transpose(1, 2).flatten(2)

@@ -4,12 +4,13 @@ All coordinates and sizes are relative to the image, 0 to 1.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from workflow_blocks.moondream2.config import RegionConfig
-from workflow_blocks.moondream2.layers import Mlp
+from workflow_blocks.moondream2.layers import Linear, Mlp
 
 # Sizes are binned on a log scale, from 2 ** -SIZE_OCTAVES to 1.
 SIZE_OCTAVES = 10.0
@@ -22,10 +23,10 @@ class Region(nn.Module):
         super().__init__()
         self.config = config
         self.coord_features = nn.Parameter(torch.empty(1, config.coord_feat_dim // 2))
-        self.coord_encoder = nn.Linear(config.coord_feat_dim, config.dim)
+        self.coord_encoder = Linear(config.coord_feat_dim, config.dim)
         self.coord_decoder = Mlp(config.dim, config.inner_dim, config.coord_out_dim)
         self.size_features = nn.Parameter(torch.empty(2, config.size_feat_dim // 2))
-        self.size_encoder = nn.Linear(config.size_feat_dim, config.dim)
+        self.size_encoder = Linear(config.size_feat_dim, config.dim)
         self.size_decoder = Mlp(config.dim, config.inner_dim, config.size_out_dim)
 
     def encode_coordinate(self, coordinates: Tensor) -> Tensor:
@@ -45,6 +46,54 @@ class Region(nn.Module):
     def size_logits(self, hidden: Tensor) -> Tensor:
         """Hidden states (..., D) to logits over the bins of width and height (..., 2, bins)."""
         return self.size_decoder(hidden).unflatten(-1, (2, -1))
+
+
+class Choice(NamedTuple):
+    """One coordinate or size for each of B rows, chosen among bins. All float32."""
+
+    value: Tensor  # (B,), of the most likely bin
+    probability: Tensor  # (B,), of that bin
+    probabilities: Tensor  # (B, bins)
+    bin_values: Tensor  # (bins,)
+
+    def mean_near(self, reach: int) -> Tensor:
+        """The expected value (B,) among the bins at most `reach` away from the chosen one."""
+        peak = self.probabilities.argmax(dim=-1, keepdim=True)
+        near = (torch.arange(len(self.bin_values), device=peak.device) - peak).abs() <= reach
+        weights = self.probabilities * near
+        return (weights @ self.bin_values) / weights.sum(dim=-1)
+
+
+def choose_coordinates(logits: Tensor) -> Choice:
+    """Logits (B, bins) to each row's coordinate."""
+    n_bins = logits.shape[-1]
+    return _choose(logits, coordinate_from_bin(torch.arange(n_bins, device=logits.device), n_bins))
+
+
+def choose_sizes(logits: Tensor) -> tuple[Choice, Choice]:
+    """Logits (B, 2, bins) to each row's width and height."""
+    n_bins = logits.shape[-1]
+    bin_values = size_from_bin(torch.arange(n_bins, device=logits.device), n_bins)
+    return _choose(logits[:, 0], bin_values), _choose(logits[:, 1], bin_values)
+
+
+def expected_overlap(centre: Choice, size: Choice) -> Tensor:
+    """How well boxes drawn from the bins' probabilities agree with the chosen one, along one axis (B,).
+
+    It is the expected intersection over union of the chosen interval and one whose centre is drawn,
+    times that of the chosen interval and one whose size is drawn.
+    """
+    chosen = size.value.unsqueeze(-1)
+    shift = (centre.bin_values - centre.value.unsqueeze(-1)).abs()
+    when_shifted = ((chosen - shift) / (chosen + shift)).clamp(min=0)
+    when_sized = torch.minimum(size.bin_values, chosen) / torch.maximum(size.bin_values, chosen)
+    return (centre.probabilities * when_shifted).sum(-1) * (size.probabilities * when_sized).sum(-1)
+
+
+def _choose(logits: Tensor, bin_values: Tensor) -> Choice:
+    probabilities = logits.float().softmax(dim=-1)
+    probability, bins = probabilities.max(dim=-1)
+    return Choice(bin_values[bins], probability, probabilities, bin_values)
 
 
 def coordinate_from_bin(bins: Tensor, n_bins: int) -> Tensor:

@@ -1,9 +1,10 @@
 """The text decoder.
 
-Shapes: B rows, T new tokens, S tokens in all (earlier and new), D width, H heads, d head width.
+Shapes: B rows, T tokens, D width, H heads, K key and value heads, d head width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import torch
@@ -11,16 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from workflow_blocks.moondream2.config import TextConfig
-from workflow_blocks.moondream2.layers import LAYER_NORM_EPS, Attention, Mlp, attend
+from workflow_blocks.moondream2.layers import LAYER_NORM_EPS, Attention, Linear, Mlp, attend
+from workflow_blocks.moondream2.rows import Rows
+
+# The queries, keys and values of tokens (B, T, H + 2 * K, d) to what the queries attend to (B, T, H * d).
+Attend = Callable[[Tensor], Tensor]
 
 ROTARY_THETA = 10000.0
-
-
-class KeyValues(NamedTuple):
-    """What one layer keeps of the tokens it has seen: keys and values, each (B, H_kv, S, d)."""
-
-    keys: Tensor
-    values: Tensor
 
 
 class TextBlock(nn.Module):
@@ -32,17 +30,16 @@ class TextBlock(nn.Module):
         self.attn = Attention(config.dim, config.n_heads, config.n_kv_heads)
         self.mlp = Mlp(config.dim, config.ff_dim, config.dim)
 
-    def forward(
-        self, x: Tensor, rotation: "Rotation", mask: Tensor | None, past: KeyValues | None
-    ) -> tuple[Tensor, KeyValues]:
+    def forward(self, x: Tensor, rotation: "Rotation", attend: Attend) -> Tensor:
         normed = self.ln(x)
-        queries, keys, values = self.attn.split(normed)
-        queries, keys = rotate(queries, rotation), rotate(keys, rotation)
-        if past is not None:
-            keys = torch.cat((past.keys, keys), dim=2)
-            values = torch.cat((past.values, values), dim=2)
-        x = x + self.attn.merge(attend(queries, keys, values, mask)) + self.mlp(normed)
-        return x, KeyValues(keys, values)
+        return self.add(x, normed, attend(self.heads(normed, rotation)))
+
+    def heads(self, normed: Tensor, rotation: "Rotation") -> Tensor:
+        """Queries, keys and values of `normed` (B, T, D): (B, T, H + 2 * K, d)."""
+        return rotate(self.attn.heads(normed), rotation)
+
+    def add(self, x: Tensor, normed: Tensor, attended: Tensor) -> Tensor:
+        return x + self.attn.proj(attended) + self.mlp(normed)
 
 
 class Text(nn.Module):
@@ -54,38 +51,42 @@ class Text(nn.Module):
         self.wte = nn.Parameter(torch.empty(config.vocab_size, config.dim))
         self.blocks = nn.ModuleList(TextBlock(config) for _ in range(config.n_layers))
         self.post_ln = nn.LayerNorm(config.dim, eps=LAYER_NORM_EPS)
-        self.lm_head = nn.Linear(config.dim, config.vocab_size)
+        self.lm_head = Linear(config.dim, config.vocab_size)
 
     def embed(self, token_ids: Tensor) -> Tensor:
         """Token ids (..., T) to embeddings (..., T, D)."""
         return F.embedding(token_ids, self.wte)
 
-    def forward(
-        self,
-        embeddings: Tensor,
-        positions: Tensor,
-        mask: Tensor | None = None,
-        past: Sequence[KeyValues] | None = None,
-    ) -> tuple[Tensor, list[KeyValues]]:
-        """Runs the decoder over new tokens.
-
-        Args:
-            embeddings: (B, T, D).
-            positions: int64 (B, T) or (T,), each token's place in its sequence.
-            mask: boolean, broadcastable to (B, H, T, S); true where a new token may look. Without it,
-                every new token sees all tokens.
-            past: each layer's earlier keys and values.
+    def read_prefix(self, embeddings: Tensor) -> list[Tensor]:
+        """Reads a prefix (B, T, D) in which every token attends to every other.
 
         Returns:
-            Hidden states (B, T, D) before `post_ln`, and every layer's keys and values (S tokens).
+            Of each layer the queries, keys and values (B, T, H + 2 * K, d).
         """
-        rotation = rotation_at(positions, self.config.head_dim)
+        positions = torch.arange(embeddings.shape[1], device=embeddings.device)
+        rotation = rotation_at(positions, self.config)
+        x, kept = embeddings, []
+        for block in self.blocks:
+            assert isinstance(block, TextBlock)
+            normed = block.ln(x)
+            heads = block.heads(normed, rotation)
+            kept.append(heads)
+            # Nothing reads the last layer's output.
+            if len(kept) < len(self.blocks):
+                x = block.add(x, normed, attend(heads, self.config.n_heads))
+        return kept
+
+    def forward(self, embeddings: Tensor, rows: Rows) -> Tensor:
+        """Reads the next tokens (B, T, D) of all rows.
+
+        Returns:
+            Hidden states (B, T, D) before `post_ln`.
+        """
+        rotation = rotation_at(rows.extend(embeddings.shape[1]), self.config)
         x = embeddings
-        seen = []
-        for index, block in enumerate(self.blocks):
-            x, key_values = block(x, rotation, mask, past[index] if past is not None else None)
-            seen.append(key_values)
-        return x, seen
+        for layer, block in enumerate(self.blocks):
+            x = block(x, rotation, partial(rows.attend, layer))
+        return x
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states (..., D) to next-token logits (..., vocab)."""
@@ -93,30 +94,38 @@ class Text(nn.Module):
 
 
 class Rotation(NamedTuple):
-    """Cosines and sines of the rotary angles, float32, broadcastable to (B, H, T, d / 4)."""
+    """Cosines and sines of the rotary angles, float32, broadcastable to (B, T, H + 2 * K, d / 4)."""
 
     cos: Tensor
     sin: Tensor
 
 
-def rotation_at(positions: Tensor, head_dim: int) -> Rotation:
-    """The rotary angles at `positions` ((B, T) or (T,)); half of each head's values are rotated.
+def rotation_at(positions: Tensor, config: TextConfig) -> Rotation:
+    """The rotary angles at `positions` ((B, T) or (T,)).
 
+    Half of the values of a query's or key's head are rotated; the heads of values have angles of 0.
     Rotary position embedding: Su et al., 2021, https://arxiv.org/abs/2104.09864.
     """
-    rotated = head_dim // 2
-    exponents = torch.arange(0, rotated, 2, dtype=torch.float32, device=positions.device) / rotated
-    angles = positions.to(torch.float32).unsqueeze(-1) * ROTARY_THETA**-exponents
-    angles = angles.unsqueeze(-3)  # the same for all heads
+    angles = positions[..., None, None] * _angles_per_position(config, positions.device)
     return Rotation(torch.cos(angles), torch.sin(angles))
 
 
-def rotate(x: Tensor, rotation: Rotation) -> Tensor:
-    """Rotates the first half of each head of `x` (B, H, T, d); value i is paired with i + d / 4."""
+@lru_cache
+def _angles_per_position(config: TextConfig, device: torch.device) -> Tensor:
+    """(H + 2 * K, d / 4)."""
+    rotated = config.head_dim // 2
+    exponents = torch.arange(0, rotated, 2, dtype=torch.float32, device=device) / rotated
+    turns = torch.ones(config.n_heads + 2 * config.n_kv_heads, 1, device=device)
+    turns[-config.n_kv_heads :] = 0
+    return turns * ROTARY_THETA**-exponents
+
+
+def rotate(heads: Tensor, rotation: Rotation) -> Tensor:
+    """Rotates the first half of each head (..., d); value i is paired with i + d / 4."""
     quarter = rotation.cos.shape[-1]
-    first, second, rest = x.split([quarter, quarter, x.shape[-1] - 2 * quarter], dim=-1)
+    first, second = heads[..., :quarter], heads[..., quarter : 2 * quarter]
     rotated = (
-        first * rotation.cos - second * rotation.sin,
-        first * rotation.sin + second * rotation.cos,
+        torch.addcmul(first * rotation.cos, second, rotation.sin, value=-1),
+        torch.addcmul(first * rotation.sin, second, rotation.cos),
     )
-    return torch.cat((*(part.to(x.dtype) for part in rotated), rest), dim=-1)
+    return torch.cat((*(part.to(heads.dtype) for part in rotated), heads[..., 2 * quarter :]), dim=-1)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from workflow_blocks.moondream2.config import VisionConfig
 from workflow_blocks.moondream2.image_crops import Tiling
-from workflow_blocks.moondream2.layers import LAYER_NORM_EPS, Attention, Mlp, attend
+from workflow_blocks.moondream2.layers import LAYER_NORM_EPS, Attention, Linear, Mlp
 
 
 class VisionBlock(nn.Module):
@@ -25,7 +25,7 @@ class VisionBlock(nn.Module):
         self.mlp = Mlp(dim, config.enc_ff_dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn.merge(attend(*self.attn.split(self.ln1(x))))
+        x = x + self.attn(self.ln1(x))
         return x + self.mlp(self.ln2(x))
 
 
@@ -36,7 +36,7 @@ class Vision(nn.Module):
         super().__init__()
         self.config = config
         patch_values = config.in_channels * config.enc_patch_size**2
-        self.patch_emb = nn.Linear(patch_values, config.enc_dim)
+        self.patch_emb = Linear(patch_values, config.enc_dim)
         self.pos_emb = nn.Parameter(torch.empty(1, config.n_patches, config.enc_dim))
         self.blocks = nn.ModuleList(VisionBlock(config) for _ in range(config.enc_n_layers))
         self.post_ln = nn.LayerNorm(config.enc_dim, eps=LAYER_NORM_EPS)
@@ -44,9 +44,9 @@ class Vision(nn.Module):
 
     def encode_crops(self, crops: Tensor) -> Tensor:
         """uint8 RGB crops (N, S, S, 3) to patch features (N, P, C)."""
-        dtype = self.pos_emb.dtype
-        pixels = (crops.to(dtype) / 255 - 0.5) / 0.5
-        x: Tensor = self.patch_emb(_to_patches(pixels, self.config.enc_patch_size)) + self.pos_emb
+        pixels = _to_patches(crops, self.config.enc_patch_size).to(self.pos_emb.dtype)
+        pixels = pixels.div_(255).sub_(0.5).div_(0.5)
+        x: Tensor = self.patch_emb(pixels) + self.pos_emb
         for block in self.blocks:
             x = block(x)
         return self.post_ln(x)
@@ -63,7 +63,11 @@ class Vision(nn.Module):
         """Local crops (rows * cols, P, C) to one grid as large as the global crop's, (P, C)."""
         grid = self.config.grid
         stitched = _stitch(features.unflatten(1, (grid, grid)), tiling, self.config.overlap_margin)
-        pooled = F.adaptive_avg_pool2d(stitched.permute(2, 0, 1), output_size=(grid, grid))
+        channels_first = stitched.permute(2, 0, 1)
+        if features.device.type == "mps":
+            # Releases of PyTorch before 2026 pool there only to sizes that divide the input's: https://github.com/pytorch/pytorch/issues/143864
+            channels_first = channels_first.cpu()
+        pooled = F.adaptive_avg_pool2d(channels_first, output_size=(grid, grid)).to(features.device)
         return pooled.flatten(1).transpose(0, 1)
 
 

@@ -1,0 +1,43 @@
+import pytest
+import torch
+
+from workflow_blocks.moondream2.inference_model import Moondream2Model
+from workflow_blocks.moondream2.settings import SettingsError, load_settings
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+def test_by_default_the_model_runs_where_inference_says():
+    settings = load_settings()
+
+    assert settings.device_or("cpu") == CPU
+    assert settings.dtype_on(CPU) == torch.float32
+    assert settings.dtype_on(CUDA) == torch.bfloat16
+
+
+@pytest.mark.parametrize("device", [CPU, CUDA], ids=str)
+def test_the_dtype_can_be_set(monkeypatch, device):
+    monkeypatch.setenv("MOONDREAM2_DTYPE", "float16")
+
+    assert load_settings().dtype_on(device) == torch.float16
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MOONDREAM2_DTYPE", "int8"),
+        ("MOONDREAM2_IMAGE_CACHE_MB", "-1"),
+        ("MOONDREAM2_IMAGE_CACHE_MB", "much"),
+        ("MOONDREAM2_WORKING_MEMORY_MB", "0"),
+        ("MOONDREAM2_COMPILE", "perhaps"),
+        ("MOONDREAM2_DEVICE", "abacus"),
+        ("MOONDREAM2_DEVICE", "cuda:99"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_told_by_name_and_value(monkeypatch, golden_package, name, value):
+    monkeypatch.setenv(name, value)
+
+    with pytest.raises(SettingsError, match=name) as caught:
+        Moondream2Model.from_pretrained(str(golden_package))
+
+    assert value in str(caught.value)

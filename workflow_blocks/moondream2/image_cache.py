@@ -1,0 +1,58 @@
+"""Keeps encoded images, so that several steps on one image encode it once."""
+
+import hashlib
+from collections import OrderedDict
+from threading import Lock
+
+from workflow_blocks.moondream2.image_crops import UInt8Array
+from workflow_blocks.moondream2.rows import KeyValues
+
+
+class EncodedImage:
+    """What the decoder keeps of an image: each layer's keys and values of the image prefix, (K, P, d)."""
+
+    def __init__(self, prefix: tuple[KeyValues, ...]) -> None:
+        self.prefix = prefix
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for layer in self.prefix for tensor in layer)
+
+
+def content_key(image_rgb: UInt8Array) -> bytes:
+    """A key that two images share only if they are equal: images come from strangers, so a secure hash."""
+    digest = hashlib.sha256(repr(image_rgb.shape).encode())
+    digest.update(image_rgb.data if image_rgb.flags.c_contiguous else image_rgb.tobytes())
+    return digest.digest()
+
+
+class EncodedImageCache:
+    """The most recently used encoded images, bounded in bytes. Threads may share it."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self._images: OrderedDict[bytes, EncodedImage] = OrderedDict()
+        self._bytes = 0
+        self._lock = Lock()
+
+    @property
+    def nbytes(self) -> int:
+        return self._bytes
+
+    def get(self, key: bytes) -> EncodedImage | None:
+        with self._lock:
+            if key in self._images:
+                self._images.move_to_end(key)
+            return self._images.get(key)
+
+    def put(self, key: bytes, image: EncodedImage) -> None:
+        """Keeps an image unless it is larger than the cache; the least recently used ones go."""
+        if image.nbytes > self.max_bytes:
+            return
+        with self._lock:
+            replaced = self._images.pop(key, None)
+            self._images[key] = image
+            self._bytes += image.nbytes - (replaced.nbytes if replaced else 0)
+            while self._bytes > self.max_bytes:
+                _, oldest = self._images.popitem(last=False)
+                self._bytes -= oldest.nbytes

@@ -1,0 +1,89 @@
+"""How the runtime runs, from environment variables `MOONDREAM2_*` (`MOONDREAM2_DTYPE=bfloat16`)."""
+
+from typing import Literal
+
+import torch
+from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from workflow_blocks.moondream2.memory import WorkingMemory
+
+_PREFIX = "MOONDREAM2_"
+_MIB = 2**20
+
+
+class SettingsError(ValueError):
+    """A setting cannot be used; the message names the variable and the mend."""
+
+
+class RuntimeSettings(BaseSettings):
+    """The settings; what is not set suits most machines."""
+
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="ignore")
+
+    device: str | None = Field(default=None, description="Where to run; without it, where Inference runs.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto", description="`auto` is bfloat16 on CUDA and float32 elsewhere."
+    )
+    compile: bool = Field(default=False, description="Whether `torch.compile` fuses the layers.")
+    image_cache_mb: NonNegativeInt = Field(
+        default=512,
+        description="Encoded images kept for the next step that asks for them, in MiB; 0 for none.",
+    )
+    working_memory_mb: PositiveInt | None = Field(
+        default=None,
+        description="What the images and prompts that run together may take beside the weights, in MiB; "
+        "without it, 1024, and a quarter of a CUDA device's memory.",
+    )
+    refine_boxes: bool = Field(
+        default=False,
+        description="Whether boxes are placed between bins, where the model wavers between them.",
+    )
+
+    def device_or(self, default: str | torch.device) -> torch.device:
+        """The device to run on.
+
+        Raises:
+            SettingsError: there is no such device.
+        """
+        if self.device is None:
+            return torch.device(default)
+        try:
+            device = torch.device(self.device)
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            reason = str(error).splitlines()[0]
+            raise SettingsError(
+                f"MOONDREAM2_DEVICE={self.device!r} is no device of this machine: {reason}"
+            ) from error
+        return device
+
+    def dtype_on(self, device: torch.device) -> torch.dtype:
+        """The dtype to run in. On CPUs bfloat16 was measured several times slower than float32."""
+        if self.dtype == "auto":
+            return torch.bfloat16 if device.type == "cuda" else torch.float32
+        dtype: torch.dtype = getattr(torch, self.dtype)
+        return dtype
+
+    def working_memory_on(self, device: torch.device) -> WorkingMemory:
+        if self.working_memory_mb is None:
+            return WorkingMemory.on(device)
+        return WorkingMemory(self.working_memory_mb * _MIB)
+
+    @property
+    def image_cache_bytes(self) -> int:
+        return self.image_cache_mb * _MIB
+
+
+def load_settings() -> RuntimeSettings:
+    """Reads the environment.
+
+    Raises:
+        SettingsError: a variable has a value that it cannot have.
+    """
+    try:
+        return RuntimeSettings()
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name = _PREFIX + str(problem["loc"][0]).upper()
+        raise SettingsError(f"{name}={problem['input']!r}: {problem['msg']}") from error
