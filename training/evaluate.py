@@ -63,9 +63,9 @@ def evaluate(detector: Detector, seeds: Iterable[int], natural: bool = False) ->
             prompts = [random_wording(rng, q) if natural else plain_prompt(q) for q in questions]
             found = detector.detect([Query(encoded, prompt) for prompt in prompts])
             answers = list(zip(questions, found, strict=True))
-            scores[name].add(*_compare(scene, answers), len(answers))
+            scores[name].add(*compare(scene, answers), len(answers))
             everything += answers
-        scores["all"].add(*_compare(scene, everything), len(everything))
+        scores["all"].add(*compare(scene, everything), len(everything))
     return scores
 
 
@@ -82,7 +82,7 @@ def false_alarms_of_other_things(detector: Detector, seeds: Iterable[int]) -> fl
     return with_box / asked
 
 
-def _compare(
+def compare(
     scene: Scene, answers: list[tuple[Question, list[DetectedObject]]]
 ) -> tuple[sv.Detections, sv.Detections]:
     """Predictions and truth in pixels; a prompt's place in the list is its class."""

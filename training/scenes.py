@@ -31,6 +31,13 @@ COLOURS = {
     "blue": Hsv((205, 245), (0.65, 1.0), (0.55, 1.0)),
     "yellow": Hsv((46, 62), (0.7, 1.0), (0.8, 1.0)),
 }
+# Colours that no prompt names, each between two that one does.
+LOOK_ALIKES = {
+    "orange": Hsv((12, 40), (0.7, 1.0), (0.7, 1.0)),
+    "lime": Hsv((66, 90), (0.6, 1.0), (0.6, 1.0)),
+    "teal": Hsv((155, 200), (0.6, 1.0), (0.45, 1.0)),
+    "purple": Hsv((250, 345), (0.5, 1.0), (0.5, 1.0)),
+}
 SHAPES = ("circle", "square", "triangle", "star")
 
 # Fixed-point bits of OpenCV's sub-pixel coordinates.
@@ -52,6 +59,7 @@ class SceneOptions:
     max_objects: int = 6
     min_visible: float = 0.75
     max_noise: float = 14.0
+    look_alikes: float = 0.0  # share of the objects that have a colour no prompt names
 
 
 @dataclass(frozen=True)
@@ -186,6 +194,10 @@ def _draw_objects(
     for _ in range(n_objects):
         for _attempt in range(12):
             colour, shape = str(rng.choice(colours)), str(rng.choice(shapes))
+            ranges = COLOURS[colour]
+            if options.look_alikes and rng.random() < options.look_alikes:
+                colour = str(rng.choice(list(LOOK_ALIKES)))
+                ranges = LOOK_ALIKES[colour]
             outline = _place(rng, shape, width, height, options)
             mask, top, left = _rasterise(outline, width, height)
             drawn = mask > 127
@@ -193,7 +205,7 @@ def _draw_objects(
             if _hides_too_much(drawn, region, object_map, colour, placed, options.min_visible):
                 continue
             patch = image[top : top + mask.shape[0], left : left + mask.shape[1]]
-            _paint(rng, patch, mask, _colour_in(rng, COLOURS[colour]))
+            _paint(rng, patch, mask, _colour_in(rng, ranges))
             region[drawn] = len(placed) + 1
             placed.append((colour, shape, outline, int(drawn.sum())))
             break

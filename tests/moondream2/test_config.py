@@ -27,7 +27,10 @@ def test_defaults_are_the_released_model():
         pytest.param({}, id="empty object"),
         pytest.param({"config": {}}, id="empty config"),
         pytest.param({"config": {"text": {}, "vision": {"enc_dim": 1152}}}, id="some keys"),
-        pytest.param({"config": {"tokenizer": {"templates": {"caption": None, "detect": None}}}}, id="nulls"),
+        pytest.param(
+            {"config": {"text": {"n_kv_heads": None}, "tokenizer": {"templates": {"caption": None}}}},
+            id="nulls",
+        ),
         pytest.param(
             {"config": {"text": {"prefix_attn": 730}}, "model_type": "moondream1"}, id="unknown keys"
         ),

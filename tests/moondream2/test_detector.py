@@ -132,7 +132,7 @@ def test_detect_stops_at_the_limit(golden_detector, encoded, limit):
 def test_confidence_lies_between_zero_and_one(golden_detector, encoded):
     for objects in golden_detector.detect(queries_of(CASES, encoded), MAX_OBJECTS):
         for item in objects:
-            assert 0 <= item.overlap <= 1
+            assert 0 <= item.p_box <= 1
             assert 0 <= item.confidence <= item.p_object
 
 

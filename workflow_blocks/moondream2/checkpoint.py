@@ -1,6 +1,7 @@
 """Loads published-layout safetensors and the tokenizer, strictly. Nothing in a checkpoint runs."""
 
 import json
+import string
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,46 +39,32 @@ def load_model(
         CheckpointError: a file is missing or damaged, or a tensor is missing, extra or of another
             shape than `config` says.
     """
-    with torch.device("meta"):
-        model = Moondream2(config)
-    expected = model.state_dict()
-    state: dict[str, Tensor] = {}
-    for path in _weight_files(folder):
-        for name, tensor in _read_tensors(path):
-            _check_tensor(path, name, tensor, expected)
-            if name in state:
-                raise CheckpointError(f"{path.name}: tensor {name!r} is given twice")
-            state[name] = tensor.to(device=device, dtype=dtype)
-    missing = sorted(expected.keys() - state.keys())
-    if missing:
-        raise CheckpointError(f"{folder}: {_some(missing)} missing from the weights")
+    state = {name: tensor.to(device=device, dtype=dtype) for name, tensor in read_weights(folder, config)}
+    model = _without_weights(config)
     model.load_state_dict(state, assign=True)
     return model.requires_grad_(False).eval()
 
 
-def load_tokenizer(folder: Path, config: Moondream2Config) -> Tokenizer:
-    """Loads a checkpoint's tokenizer; special tokens in a prompt are read as ordinary text.
+def read_weights(folder: Path, config: Moondream2Config) -> Iterator[tuple[str, Tensor]]:
+    """Reads every tensor of a checkpoint folder, under the name that the model has for it.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or has ids beyond the model's vocabulary.
+        CheckpointError: as `load_model`; what is missing is known only at the end.
     """
-    path = folder / TOKENIZER_FILE
-    if not path.is_file():
-        raise CheckpointError(f"{path} is missing")
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises bare Exception
-        raise CheckpointError(f"{path} is not a tokenizer: {error}") from error
-    if tokenizer.get_vocab_size() > config.text.vocab_size:
-        raise CheckpointError(
-            f"{path} has {tokenizer.get_vocab_size()} tokens, more than the model's {config.text.vocab_size}"
-        )
-    # Prompts come from strangers: "<|endoftext|>" in one must not end it.
-    tokenizer.encode_special_tokens = True
-    return tokenizer
+    expected = _without_weights(config).state_dict()
+    missing = set(expected)
+    for path in weight_files(folder):
+        for name, tensor in _read_tensors(path):
+            _check_tensor(path, name, tensor, expected)
+            if name not in missing:
+                raise CheckpointError(f"{path.name}: tensor {name!r} is given twice")
+            missing.remove(name)
+            yield name, tensor
+    if missing:
+        raise CheckpointError(f"{folder}: {_some(sorted(missing))} missing from the weights")
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
     """The weights' single file, or its shards in the order of their names."""
     if (folder / WEIGHTS_FILE).is_file():
         return [folder / WEIGHTS_FILE]
@@ -94,6 +81,51 @@ def _weight_files(folder: Path) -> list[Path]:
         if not (folder / name).is_file():
             raise CheckpointError(f"{index} names {name!r}, which is missing")
     return [folder / name for name in names]
+
+
+def _without_weights(config: Moondream2Config) -> Moondream2:
+    with torch.device("meta"):
+        return Moondream2(config)
+
+
+def load_tokenizer(folder: Path, config: Moondream2Config) -> Tokenizer:
+    """Loads a checkpoint's tokenizer; special tokens in a prompt are read as ordinary text.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or made for another model.
+    """
+    return read_tokenizer(folder / TOKENIZER_FILE, config)
+
+
+def read_tokenizer(path: Path, config: Moondream2Config) -> Tokenizer:
+    """Reads a tokenizer's file: see `load_tokenizer`."""
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing")
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception
+        raise CheckpointError(f"{path} is not a tokenizer: {error}") from error
+    if tokenizer.get_vocab_size() > config.text.vocab_size:
+        raise CheckpointError(
+            f"{path} has {tokenizer.get_vocab_size()} tokens, more than the model's {config.text.vocab_size}"
+        )
+    # Prompts come from strangers: "<|endoftext|>" in one must not end it.
+    tokenizer.encode_special_tokens = True
+    _check_special_ids(path, tokenizer, config)
+    return tokenizer
+
+
+def _check_special_ids(path: Path, tokenizer: Tokenizer, config: Moondream2Config) -> None:
+    """Text must not be able to say what the special tokens say; with another model's tokenizer it does."""
+    ids = config.tokenizer
+    special = {ids.bos_id: "bos_id", ids.eos_id: "eos_id", ids.coord_id: "coord_id"}
+    for character in string.printable:
+        for token in tokenizer.encode(character).ids:
+            if token in special:
+                raise CheckpointError(
+                    f"{path} reads {character!r} as token {token}, the model's {special[token]}; "
+                    "it is the tokenizer of another model or of another revision"
+                )
 
 
 def _read_tensors(path: Path) -> Iterator[tuple[str, Tensor]]:

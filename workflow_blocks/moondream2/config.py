@@ -192,7 +192,16 @@ class _ConfigFile(_Config):
     @model_validator(mode="before")
     @classmethod
     def _null_means_default(cls, document: Any) -> Any:
+        if _detect_template(document) is None:
+            raise ValueError("config.tokenizer.templates.detect is null: this model was not made to detect")
         return _without_nulls(document)
+
+
+def _detect_template(document: Any) -> Any:
+    """What a document says of it; null is not the same as nothing."""
+    for key in ("config", "tokenizer", "templates"):
+        document = document.get(key) if isinstance(document, dict) else None
+    return document.get("detect", "") if isinstance(document, dict) else ""
 
 
 def _without_nulls(document: Any) -> Any:

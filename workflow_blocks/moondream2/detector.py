@@ -21,14 +21,14 @@ from workflow_blocks.moondream2.image_cache import EncodedImage, EncodedImageCac
 from workflow_blocks.moondream2.image_crops import Tiling, UInt8Array, distinct_crops, images_to_crops
 from workflow_blocks.moondream2.memory import WorkingMemory
 from workflow_blocks.moondream2.model import Moondream2
-from workflow_blocks.moondream2.region import Choice, choose_coordinates, choose_sizes, expected_overlap
+from workflow_blocks.moondream2.region import Choice, choose_coordinates, choose_sizes, probability_near
 from workflow_blocks.moondream2.rows import KeyValues, Rows
 
 DEFAULT_MAX_OBJECTS = 50
 # Decoder steps that make one object: x, y, size.
 STEPS_PER_OBJECT = 3
 # How far from the most likely bin those lie that a refined box counts in.
-_REFINED_BINS = 8
+_REFINED_BINS = 32
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class DetectedObject:
     """One object as the model told it; a box may stick out of the image.
 
     `p_object` is the probability that there was another object, `p_x` and so on those of the chosen bins,
-    and `overlap` is how much of the box (intersection over union) is to be expected of another draw.
+    and `p_box` that of all bins that make a box close to this one.
     """
 
     x_min: float
@@ -48,12 +48,12 @@ class DetectedObject:
     p_y: float
     p_w: float
     p_h: float
-    overlap: float
+    p_box: float
 
     @property
     def confidence(self) -> float:
-        """How sure the model is of the object and its box, 0 to 1."""
-        return self.p_object * self.overlap
+        """How sure the model is of the object and its box, 0 to 1: see docs/scores.md."""
+        return self.p_object * self.p_box
 
 
 class Query(NamedTuple):
@@ -256,9 +256,11 @@ class Detector:
             centre_x + width / 2,
             centre_y + height / 2,
         )
-        overlap = expected_overlap(x, w) * expected_overlap(y, h)
         probabilities = [choice.probability for choice in choices]
-        return torch.stack((*box, p_object, *probabilities, overlap), dim=-1)
+        return torch.stack((*box, p_object, *probabilities, self._p_box(x, y, w, h)), dim=-1)
+
+    def _p_box(self, x: Choice, y: Choice, w: Choice, h: Choice) -> Tensor:
+        return probability_near(x, w) * probability_near(y, h)
 
     def _embed_padded(self, tokens: list[list[int]]) -> Tensor:
         """Token ids of each row, padded on the left, to embeddings (B, T, D)."""

@@ -15,6 +15,9 @@ from workflow_blocks.moondream2.layers import Linear, Mlp
 # Sizes are binned on a log scale, from 2 ** -SIZE_OCTAVES to 1.
 SIZE_OCTAVES = 10.0
 
+# What counts as near, as a share of a box's size: see docs/scores.md.
+NEAR = 0.2
+
 
 class Region(nn.Module):
     """Encodes coordinates and sizes to embeddings and decodes hidden states to bin logits."""
@@ -77,17 +80,19 @@ def choose_sizes(logits: Tensor) -> tuple[Choice, Choice]:
     return _choose(logits[:, 0], bin_values), _choose(logits[:, 1], bin_values)
 
 
-def expected_overlap(centre: Choice, size: Choice) -> Tensor:
-    """How well boxes drawn from the bins' probabilities agree with the chosen one, along one axis (B,).
+def probability_near(centre: Choice, size: Choice) -> Tensor:
+    """How likely the bins make a box close to the chosen one along one axis (B,), 0 to 1.
 
-    It is the expected intersection over union of the chosen interval and one whose centre is drawn,
-    times that of the chosen interval and one whose size is drawn.
+    It is the probability of a centre at most `NEAR` sizes away, times that of a size that differs by at
+    most that share. Unlike the probability of a single bin it does not fall when neighbouring bins share
+    what is, to within a pixel, one answer.
     """
     chosen = size.value.unsqueeze(-1)
     shift = (centre.bin_values - centre.value.unsqueeze(-1)).abs()
-    when_shifted = ((chosen - shift) / (chosen + shift)).clamp(min=0)
-    when_sized = torch.minimum(size.bin_values, chosen) / torch.maximum(size.bin_values, chosen)
-    return (centre.probabilities * when_shifted).sum(-1) * (size.probabilities * when_sized).sum(-1)
+    ratio = torch.minimum(size.bin_values, chosen) / torch.maximum(size.bin_values, chosen)
+    near_centre = (centre.probabilities * (shift <= NEAR * chosen)).sum(dim=-1)
+    near_size = (size.probabilities * (ratio >= 1 - NEAR)).sum(dim=-1)
+    return near_centre * near_size
 
 
 def _choose(logits: Tensor, bin_values: Tensor) -> Choice:
