@@ -11,10 +11,10 @@ CONSTRAINTS = constraints/$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.
 export OFFLINE_MODE := True
 export METRICS_ENABLED := False
 
-.PHONY: demo test check format train evaluate clean help
+.PHONY: demo test check format train evaluate benchmarks clean help
 
 help: ## Show what can be made.
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 demo: $(READY) ## Detect, visualize and export on the sample images.
 	@$(BIN)/workflow-blocks demo
@@ -36,6 +36,11 @@ train: $(READY) ## Train the demo model from nothing, or go on from its last che
 
 evaluate: $(READY) ## Measure the demo model on scenes that it has never seen.
 	$(BIN)/python -m training.evaluate
+
+benchmarks: $(READY) ## Measure speed and memory side by side, and draw docs/benchmarks (half an hour).
+	@for name in prompts images time_spent overhead released_size scores; do \
+	  $(BIN)/python -m benchmarks.$$name || exit 1; \
+	done
 
 clean: ## Remove the environment and what the demo wrote.
 	rm -rf $(VENV) demo_output

@@ -12,7 +12,12 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from workflow_blocks.demo import SAMPLE_IMAGES, DemoError, find_images, run_demo
 from workflow_blocks.local_engine import use_local_settings
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Moondream2 for Roboflow Workflows.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+    help="Moondream2 for Roboflow Workflows.",
+)
 
 
 @app.command()

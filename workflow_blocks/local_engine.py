@@ -29,7 +29,7 @@ def make_model_manager() -> Any:
     return ModelManager(RoboflowModelRegistry(ROBOFLOW_MODEL_TYPES))
 
 
-def make_engine(definition: dict[str, Any], model_manager: Any) -> Any:
+def make_engine(definition: dict[str, Any], model_manager: Any, max_concurrent_steps: int = 1) -> Any:
     """An execution engine for a workflow definition.
 
     Raises:
@@ -44,7 +44,7 @@ def make_engine(definition: dict[str, Any], model_manager: Any) -> Any:
             "workflows_core.model_manager": ModelManagerModelsProvider(model_manager),
             "workflows_core.api_key": None,
         },
-        max_concurrent_steps=1,
+        max_concurrent_steps=max_concurrent_steps,
     )
 
 

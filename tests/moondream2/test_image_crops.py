@@ -4,7 +4,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from workflow_blocks.moondream2.config import Moondream2Config, VisionConfig
-from workflow_blocks.moondream2.image_crops import image_to_crops, select_tiling
+from workflow_blocks.moondream2.image_crops import image_to_crops, images_to_crops, select_tiling
 
 
 @pytest.mark.parametrize(
@@ -73,3 +73,14 @@ def test_first_crop_shows_the_whole_image():
 def test_image_to_crops_refuses_what_is_no_rgb_image(image):
     with pytest.raises(ValueError, match="uint8 array of shape"):
         image_to_crops(image, VisionConfig())
+
+
+def test_images_are_cut_at_once_as_they_are_one_by_one(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (60 * n, 90, 3), np.uint8) for n in range(1, 12)]
+
+    for together, image in zip(images_to_crops(images, VisionConfig()), images, strict=True):
+        alone = image_to_crops(image, VisionConfig())
+        assert together.tiling == alone.tiling
+        np.testing.assert_array_equal(together.crops, alone.crops)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
@@ -127,6 +128,25 @@ def test_threads_get_the_results_of_serial_calls(model, golden_folder):
 
     for found, expected in zip(results, serial * 3, strict=True):
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-2)
+
+
+def test_threads_that_load_at_once_get_one_model_that_works(
+    model, model_manager, golden_package, image_bgr, tmp_path
+):
+    package = shutil.copytree(golden_package, tmp_path / "package")
+
+    def load_and_run(_):
+        model_manager.add_model(model_id=str(package), api_key=None)
+        return model_manager.run_tensor_native_inference(
+            model_id=str(package), images=[image_bgr], classes=["red circle"], max_new_tokens=9
+        )
+
+    with ThreadPoolExecutor(8) as threads:
+        results = list(threads.map(load_and_run, range(16)))
+
+    (expected,) = model.detect([image_bgr], ["red circle"], max_new_tokens=9)
+    for (found,) in results:
+        torch.testing.assert_close(found.xyxy, expected.xyxy, rtol=0, atol=1e-2)
 
 
 def test_compiled_blocks_find_the_same(golden_package, model, image_bgr, monkeypatch):

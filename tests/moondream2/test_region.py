@@ -4,8 +4,11 @@ import pytest
 import torch
 
 from workflow_blocks.moondream2.region import (
+    choose_coordinates,
+    choose_sizes,
     coordinate_from_bin,
     coordinate_to_bin,
+    probability_near,
     size_from_bin,
     size_to_bin,
 )
@@ -42,3 +45,54 @@ def test_width_comes_before_height(golden_detector):
     hidden = torch.rand(128)
 
     torch.testing.assert_close(region.size_logits(hidden).flatten(), region.size_decoder(hidden))
+
+
+def logits(*shares):
+    """Logits (1, 1024) of which each (bin, probability) has its share; other bins have none."""
+    values = torch.full((1, 1024), -1e9)
+    for index, probability in shares:
+        values[0, index] = math.log(probability)
+    return values
+
+
+def sizes(width, height):
+    return choose_sizes(torch.stack((width, height), dim=1))
+
+
+def test_the_most_likely_bins_are_chosen():
+    x = choose_coordinates(logits((100, 0.3), (512, 0.7)))
+    w, h = sizes(logits((1023, 1.0)), logits((0, 0.6), (7, 0.4)))
+
+    assert x.value.item() == 0.5
+    assert x.probability.item() == pytest.approx(0.7)
+    assert (w.value.item(), h.value.item()) == (1.0, 2**-10)
+    assert h.probability.item() == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "expected"),
+    [
+        pytest.param([(512, 1.0)], [(900, 1.0)], 1.0, id="sure"),
+        pytest.param([(512, 0.4), (513, 0.3), (511, 0.3)], [(900, 1.0)], 1.0, id="neighbouring places"),
+        pytest.param([(512, 1.0)], [(900, 0.5), (905, 0.5)], 1.0, id="neighbouring sizes"),
+        pytest.param([(512, 0.6), (100, 0.4)], [(900, 1.0)], 0.6, id="two places"),
+        pytest.param([(512, 1.0)], [(900, 0.7), (600, 0.3)], 0.7, id="two sizes"),
+        pytest.param([(512, 0.6), (100, 0.4)], [(900, 0.7), (600, 0.3)], 0.42, id="both"),
+        pytest.param(
+            [(512, 0.6), (520, 0.4)], [(300, 1.0)], 0.6, id="near for a large box, far for a small one"
+        ),
+    ],
+)
+def test_probability_near_adds_up_what_is_close(x, w, expected):
+    width, _ = sizes(logits(*w), logits((0, 1.0)))
+
+    near = probability_near(choose_coordinates(logits(*x)), width)
+
+    assert near.item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_mean_near_the_peak_leaves_far_bins_out():
+    x = choose_coordinates(logits((500, 0.4), (502, 0.3), (900, 0.3)))
+
+    assert x.mean_near(8).item() == pytest.approx((0.4 * 500 + 0.3 * 502) / 0.7 / 1024)
+    assert x.mean_near(0).item() == pytest.approx(500 / 1024)

@@ -6,7 +6,8 @@ Lengths are in pixels unless a name says otherwise.
 import math
 import os
 from collections.abc import Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -59,54 +60,44 @@ def select_tiling(height: int, width: int, config: VisionConfig) -> Tiling:
 
 
 def image_to_crops(image_rgb: UInt8Array, config: VisionConfig) -> ImageCrops:
-    """Resizes and cuts one image: see `images_to_crops`."""
-    return images_to_crops([image_rgb], config)[0]
+    """Resizes and cuts an image.
+
+    Args:
+        image_rgb: uint8 array (H, W, 3), any size from 1 x 1.
+        config: sizes of crops, windows and margins.
+    """
+    if image_rgb.ndim != 3 or image_rgb.shape[2] != 3 or image_rgb.dtype != np.uint8 or image_rgb.size == 0:
+        raise ValueError(
+            "an image must be a uint8 array of shape (H, W, 3) with H and W at least 1, "
+            f"got {image_rgb.dtype} {image_rgb.shape}"
+        )
+    size, window = config.crop_size, config.window_px
+    tiling = select_tiling(image_rgb.shape[0], image_rgb.shape[1], config)
+    image = Image.fromarray(np.ascontiguousarray(image_rgb))
+    crops = np.empty((1 + tiling.rows * tiling.cols, size, size, 3), np.uint8)
+    crops[0] = _resize(image, width=size, height=size)
+    if tiling == (1, 1):
+        crops[1] = crops[0]
+        return ImageCrops(crops, tiling)
+    local = _resize(
+        image,
+        width=tiling.cols * window + 2 * config.margin_px,
+        height=tiling.rows * window + 2 * config.margin_px,
+    )
+    for index in range(tiling.rows * tiling.cols):
+        top, left = (position * window for position in divmod(index, tiling.cols))
+        crops[1 + index] = local[top : top + size, left : left + size]
+    return ImageCrops(crops, tiling)
 
 
 def images_to_crops(images_rgb: Sequence[UInt8Array], config: VisionConfig) -> list[ImageCrops]:
-    """Resizes and cuts images, several at a time.
-
-    Args:
-        images_rgb: uint8 arrays (H, W, 3), any size from 1 x 1.
-        config: sizes of crops, windows and margins.
-    """
-    for image in images_rgb:
-        _check_image(image)
+    """Does the same for several images, some at a time where there are cores to spare."""
+    workers = min(len(images_rgb), (os.cpu_count() or 1) // 2)
+    if workers < 2:
+        return [image_to_crops(image, config) for image in images_rgb]
     # Pillow resizes without holding the interpreter's lock.
-    with ThreadPoolExecutor(min(2 * len(images_rgb), os.cpu_count() or 1) or 1) as pool:
-        resized = [_start_resizing(image, config, pool) for image in images_rgb]
-        return [_cut(tiling, whole, local, config) for tiling, whole, local in resized]
-
-
-def _check_image(image: UInt8Array) -> None:
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
-        raise ValueError(
-            "an image must be a uint8 array of shape (H, W, 3) with H and W at least 1, "
-            f"got {image.dtype} {image.shape}"
-        )
-
-
-def _start_resizing(
-    image_rgb: UInt8Array, config: VisionConfig, pool: Executor
-) -> tuple[Tiling, Future[UInt8Array], Future[UInt8Array]]:
-    """The image in the size of one crop, and in that of all local crops together."""
-    tiling = select_tiling(image_rgb.shape[0], image_rgb.shape[1], config)
-    image = Image.fromarray(np.ascontiguousarray(image_rgb))
-    width, height = (count * config.window_px + 2 * config.margin_px for count in (tiling.cols, tiling.rows))
-    whole = pool.submit(_resize, image, config.crop_size, config.crop_size)
-    return tiling, whole, whole if tiling == (1, 1) else pool.submit(_resize, image, width, height)
-
-
-def _cut(
-    tiling: Tiling, whole: Future[UInt8Array], local: Future[UInt8Array], config: VisionConfig
-) -> ImageCrops:
-    size, window = config.crop_size, config.window_px
-    crops = np.empty((1 + tiling.rows * tiling.cols, size, size, 3), np.uint8)
-    crops[0] = whole.result()
-    for index in range(tiling.rows * tiling.cols):
-        top, left = (position * window for position in divmod(index, tiling.cols))
-        crops[1 + index] = local.result()[top : top + size, left : left + size]
-    return ImageCrops(crops, tiling)
+    with ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(partial(image_to_crops, config=config), images_rgb))
 
 
 def distinct_crops(crops: ImageCrops) -> UInt8Array:

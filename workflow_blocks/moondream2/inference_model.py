@@ -41,19 +41,7 @@ class Moondream2Model:
             CheckpointError, ConfigError: the package is incomplete or damaged.
             SettingsError: a `MOONDREAM2_*` variable has a value that it cannot have.
         """
-        settings = load_settings()
-        place = settings.device_or(device or "cpu")
-        detector = Detector.from_folder(
-            Path(model_name_or_path),
-            place,
-            settings.dtype_on(place),
-            memory=settings.working_memory_on(place),
-            cache_bytes=settings.image_cache_bytes,
-            refine_boxes=settings.refine_boxes,
-        )
-        if settings.compile:
-            detector.model.compile_blocks()
-        return cls(detector)
+        return cls(load_detector(Path(model_name_or_path), device or "cpu"))
 
     def detect(
         self,
@@ -104,6 +92,23 @@ class Moondream2Model:
             _to_detections(found[i * len(classes) : (i + 1) * len(classes)], *image.shape[:2])
             for i, image in enumerate(images_rgb)
         ]
+
+
+def load_detector(folder: Path, default_device: str | torch.device) -> Detector:
+    """Loads a checkpoint folder as the settings say: see `Moondream2Model.from_pretrained`."""
+    settings = load_settings()
+    device = settings.device_or(default_device)
+    detector = Detector.from_folder(
+        folder,
+        device,
+        settings.dtype_on(device),
+        memory=settings.working_memory_on(device),
+        cache_bytes=settings.image_cache_bytes,
+        refine_boxes=settings.refine_boxes,
+    )
+    if settings.compile:
+        detector.model.compile_blocks()
+    return detector
 
 
 def _to_rgb_arrays(images: Images, color_format: str | None) -> list[UInt8Array]:

@@ -1,0 +1,65 @@
+"""What the block and the engine add to the model's own time, for one 1280 x 720 image."""
+
+import statistics
+import time
+from typing import Annotated, Any
+
+import typer
+from matplotlib.axes import Axes
+from rich.table import Table
+
+from benchmarks.measure import draw, drawn_image, show
+from benchmarks.workflows import PROMPTS, core_blocks, our_block
+from workflow_blocks.local_engine import make_model_manager
+from workflow_blocks.moondream2.inference_model import Moondream2Model
+from workflow_blocks.moondream2_prompt_detection.model_version import demo_model_folder
+
+
+def measure(rounds: int) -> dict[str, list[float]]:
+    """Milliseconds of each run that were not spent in the model, with one prompt."""
+    in_model = 0.0
+    detect = Moondream2Model.detect
+
+    def timed(*arguments: Any, **others: Any) -> Any:
+        nonlocal in_model
+        start = time.perf_counter()
+        result = detect(*arguments, **others)
+        in_model += time.perf_counter() - start
+        return result
+
+    Moondream2Model.detect = timed  # type: ignore[method-assign]
+    model_manager, package, image = make_model_manager(), str(demo_model_folder()), drawn_image(720, 1280)
+    runs = {
+        "our block": our_block(model_manager, package, PROMPTS[:1]),
+        "core block": core_blocks(model_manager, package, PROMPTS[:1]),
+    }
+    added: dict[str, list[float]] = {name: [] for name in runs}
+    for number in range(rounds + 3):
+        for name, run in runs.items():
+            in_model = 0.0
+            start = time.perf_counter()
+            run(image)
+            if number >= 3:
+                added[name].append((time.perf_counter() - start - in_model) * 1e3)
+    return added
+
+
+def main(rounds: Annotated[int, typer.Option(help="How often each is measured.")] = 100) -> None:
+    """Prints a table and draws docs/benchmarks/overhead.png."""
+    added = measure(rounds)
+    table = Table("", "median, ms", "9 of 10 below, ms", title="Block and engine, one 1280 x 720 image")
+    for name, values in added.items():
+        table.add_row(
+            name, f"{statistics.median(values):.2f}", f"{statistics.quantiles(values, n=10)[-1]:.2f}"
+        )
+    show(table)
+
+    def fill(_: int, axis: Axes) -> None:
+        axis.boxplot(list(added.values()), tick_labels=list(added), showfliers=False)
+        axis.set(ylabel="milliseconds", ylim=(0, None))
+
+    draw("overhead", ["added to the model's own time"], fill)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,84 @@
+"""What k prompts on one image cost: our block, k core blocks, and the runtime prompt by prompt."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from matplotlib.axes import Axes
+from rich.table import Table
+
+from benchmarks.measure import draw, drawn_image, show, side_by_side
+from benchmarks.packages import DEVICE, LARGE, LARGE_NAME, OBJECTS_PER_PROMPT, random_package
+from benchmarks.workflows import PROMPTS, core_blocks, our_block
+from workflow_blocks.local_engine import make_model_manager
+from workflow_blocks.moondream2.detector import Query
+from workflow_blocks.moondream2.inference_model import load_detector
+from workflow_blocks.moondream2_prompt_detection.model_version import demo_model_folder
+
+COUNTS = (1, 2, 4, 8, 16)
+OURS, CORE, ONE_BY_ONE = "our block", "core blocks", "runtime, prompt by prompt"
+
+
+def measure(model_manager: Any, package: Path, max_objects: int, rounds: int) -> dict[str, list[float]]:
+    """Seconds for each of `COUNTS` prompts on one 640 x 480 image."""
+    image = drawn_image(480, 640)
+    detector = load_detector(package, DEVICE)
+
+    def one_by_one(prompts: list[str]) -> None:
+        (encoded,) = detector.encode_images([image])
+        for prompt in prompts:
+            detector.detect([Query(encoded, prompt)], max_objects)
+
+    seconds: dict[str, list[float]] = {OURS: [], CORE: [], ONE_BY_ONE: []}
+    for count in COUNTS:
+        prompts = PROMPTS[:count]
+        ours = our_block(model_manager, str(package), prompts)
+        core = core_blocks(model_manager, str(package), prompts)
+        runs: dict[str, Callable[[], object]] = {
+            OURS: partial(ours, image),
+            CORE: partial(core, image),
+            ONE_BY_ONE: partial(one_by_one, prompts),
+        }
+        if count == 1:
+            side_by_side(runs, 1)  # loads the model, and does not count
+        for name, value in side_by_side(runs, rounds).items():
+            seconds[name].append(value)
+    return seconds
+
+
+def main(
+    rounds: Annotated[int, typer.Option(help="How often each is measured on the large model.")] = 2,
+) -> None:
+    """Prints a table for each model and draws docs/benchmarks/prompts.png."""
+    model_manager = make_model_manager()
+    with random_package(LARGE, torch.bfloat16) as package:
+        results = {
+            "bundled model": measure(model_manager, demo_model_folder(), 50, 15 * rounds),
+            f"{LARGE_NAME}, {OBJECTS_PER_PROMPT} objects a prompt": measure(
+                model_manager, package, OBJECTS_PER_PROMPT, rounds
+            ),
+        }
+    for title, seconds in results.items():
+        table = Table(
+            "prompts", *(f"{name}, s" for name in seconds), "core / ours", "ours / one prompt", title=title
+        )
+        for index, count in enumerate(COUNTS):
+            ours, core = seconds[OURS][index], seconds[CORE][index]
+            row = [f"{values[index]:.3f}" for values in seconds.values()]
+            table.add_row(str(count), *row, f"{core / ours:.1f}", f"{ours / seconds[OURS][0]:.2f}")
+        show(table)
+
+    def fill(index: int, axis: Axes) -> None:
+        for name, values in list(results.values())[index].items():
+            axis.plot(COUNTS, values, marker="o", label=name)
+        axis.set(xlabel="prompts", ylabel="seconds", ylim=(0, None))
+        axis.legend()
+
+    draw("prompts", list(results), fill)
+
+
+if __name__ == "__main__":
+    typer.run(main)
