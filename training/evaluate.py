@@ -58,11 +58,14 @@ def evaluate(detector: Detector, seeds: Iterable[int], natural: bool = False) ->
         rng = np.random.default_rng((seed, 1))
         scene = draw_scene(seed)
         (encoded,) = detector.encode_images([scene.image])
+        wordings = {
+            name: [random_wording(rng, q) if natural else plain_prompt(q) for q in questions]
+            for name, questions in GROUPS.items()
+        }
+        found = iter(detector.detect([Query(encoded, p) for prompts in wordings.values() for p in prompts]))
         everything: list[tuple[Question, list[DetectedObject]]] = []
         for name, questions in GROUPS.items():
-            prompts = [random_wording(rng, q) if natural else plain_prompt(q) for q in questions]
-            found = detector.detect([Query(encoded, prompt) for prompt in prompts])
-            answers = list(zip(questions, found, strict=True))
+            answers = [(question, next(found)) for question in questions]
             scores[name].add(*compare(scene, answers), len(answers))
             everything += answers
         scores["all"].add(*compare(scene, everything), len(everything))
