@@ -5,7 +5,11 @@ import sys
 
 from inference.core.workflows.execution_engine.introspection.blocks_loader import describe_available_blocks
 
-OURS = {"workflow_blocks/moondream2_prompt_detection@v1", "workflow_blocks/detections_table@v1"}
+OURS = {
+    "workflow_blocks/moondream2_prompt_detection@v1",
+    "workflow_blocks/detections_table@v1",
+    "workflow_blocks/detections_dataset_export@v1",
+}
 
 
 def test_inference_lists_our_blocks():

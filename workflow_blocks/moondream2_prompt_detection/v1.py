@@ -1,7 +1,6 @@
 """The block `workflow_blocks/moondream2_prompt_detection@v1`."""
 
 from collections import defaultdict
-from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -44,6 +43,7 @@ from roboflow_workflows.execution_engine.entities.workload import (
 
 from workflow_blocks.client_errors import InvalidInputError, as_client_error, shown
 from workflow_blocks.images import to_bgr_uint8
+from workflow_blocks.manifest_fields import unless_selector
 from workflow_blocks.moondream2_prompt_detection.model_version import (
     DEMO_MODEL,
     RELEASED_MODEL,
@@ -107,11 +107,6 @@ def _check_model_version(value: object) -> object:
     return value
 
 
-def _unless_selector(check: Callable[[object], object]) -> BeforeValidator:
-    """Checks what a definition or an input gives; what a step gives is checked when it runs."""
-    return BeforeValidator(lambda value: value if is_workflow_selector(value) else check(value))
-
-
 class BlockManifest(WorkflowBlockManifest):
     model_config = ConfigDict(
         json_schema_extra={
@@ -157,14 +152,14 @@ class BlockManifest(WorkflowBlockManifest):
         examples=[RELEASED_MODEL, DEMO_MODEL, "$inputs.model_version"],
     )
     confidence: Annotated[
-        float | Selector(kind=[FLOAT_ZERO_TO_ONE_KIND]), _unless_selector(check_confidence)
+        float | Selector(kind=[FLOAT_ZERO_TO_ONE_KIND]), unless_selector(check_confidence)
     ] = Field(
         default=0.0,
         description="Boxes that the model is less sure of than this are dropped, 0 to 1. Inference's own "
         "Moondream2 gives every box 1.0; models that run on this plugin's runtime give a real score.",
         examples=[0.5, "$inputs.confidence"],
     )
-    max_detections: Annotated[int | Selector(kind=[INTEGER_KIND]), _unless_selector(check_max_detections)] = (
+    max_detections: Annotated[int | Selector(kind=[INTEGER_KIND]), unless_selector(check_max_detections)] = (
         Field(
             default=MAX_DETECTIONS,
             description=f"The most boxes to return for each prompt, 1 to {MAX_DETECTIONS}.",
@@ -172,7 +167,7 @@ class BlockManifest(WorkflowBlockManifest):
         )
     )
     iou_threshold: Annotated[
-        float | Selector(kind=[FLOAT_ZERO_TO_ONE_KIND]), _unless_selector(check_iou_threshold)
+        float | Selector(kind=[FLOAT_ZERO_TO_ONE_KIND]), unless_selector(check_iou_threshold)
     ] = Field(
         default=0.5,
         description="Two boxes that overlap more than this (intersection over union, 0 to 1) count as "
