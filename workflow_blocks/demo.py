@@ -94,6 +94,7 @@ def _run_on_image(engine: Any, path: Path, prompts: Sequence[str], model: str, o
         "prompts": list(prompts),
         "model": model,
         "target_directory": str(output.resolve()),
+        "dataset_directory": str(output.resolve() / "dataset"),
     }
     try:
         (outputs,) = engine.run(runtime_parameters=inputs, serialize_results=True)
@@ -102,6 +103,8 @@ def _run_on_image(engine: Any, path: Path, prompts: Sequence[str], model: str, o
         raise DemoError(f"{path.name}: {reason}") from error
     if outputs["export_failed"]:
         raise DemoError(f"the table could not be written: {outputs['export_message']}")
+    if outputs["dataset_failed"]:
+        raise DemoError(outputs["dataset_message"])
     return ImageResult(path, outputs)
 
 
@@ -135,5 +138,6 @@ def _whereabouts(output: Path, count: int) -> str:
         f"[bold]Results of {count} images in {output}/[/bold]\n"
         "  *.jpg              the images with boxes and labels\n"
         "  detections_*.csv   a row for each detection\n"
+        "  dataset/           images and boxes as a COCO dataset\n"
         "  *.json             predictions and counts of each image"
     )
