@@ -1,16 +1,22 @@
 """The definitions in `workflows/`, each run with the demo model and checked against what was drawn."""
 
+import base64
 import json
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
+import cv2
 import numpy as np
 import pytest
 import supervision as sv
 
 from tests.scenes import image_bgr, recall, scene, true_boxes
 from training.scenes import SceneOptions, draw_scene
-from workflow_blocks.local_engine import workflow_file
+from workflow_blocks.local_engine import make_engine, workflow_file
 
 NAMES = sorted(path.stem for path in workflow_file("detect_and_visualize").parent.glob("*.json"))
+# Prompts for each image, frames of a video, weights that are not at hand.
+NEED_MORE = {"prompts_per_image", "track_and_count_video", "segment_by_prompt"}
 SHAPES = ["circle", "square", "triangle", "star"]
 
 
@@ -28,7 +34,7 @@ def test_every_input_is_read_and_has_a_default(name):
             assert "default_value" in entry
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "prompts_per_image"])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in NEED_MORE])
 def test_an_image_alone_is_enough(run_workflow, name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
@@ -141,6 +147,106 @@ def test_tiles_find_small_objects_that_a_whole_image_hides(run_workflow):
 
     assert there > 10
     assert hits["tiled_small_objects"] > hits["detect_and_visualize"]
+
+
+def test_crop_and_prompt_again_finds_parts_in_the_whole_image(run_workflow):
+    found = there = 0
+    for number in range(24):
+        (result,) = run_workflow(
+            definition("crop_and_prompt_again"),
+            image=image_bgr(number),
+            prompts="shape",
+            part_prompts=["circle"],
+        )
+        hits, total = recall(result["parts"].xyxy, true_boxes(number, shape="circle"))
+        found, there = found + hits, there + total
+
+    assert found >= 0.5 * there > 0
+
+
+def test_crop_and_prompt_again_takes_an_image_without_objects(run_workflow):
+    blank = np.full((240, 320, 3), 128, np.uint8)
+
+    results = run_workflow(definition("crop_and_prompt_again"), image=[blank, image_bgr(0)])
+
+    assert len(results[0]["parts"]) == 0
+    np.testing.assert_array_equal(results[0]["visualization"].numpy_image, blank)
+
+
+@pytest.fixture
+def webhook():
+    """A receiver on loopback, and what it received."""
+    received = []
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self):
+            received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/alert", received
+    server.shutdown()
+    server.server_close()
+
+
+def test_alert_when_present_posts_picture_and_predictions(run_workflow, webhook):
+    url, received = webhook
+    blank = np.full((240, 320, 3), 128, np.uint8)
+
+    with_shape, without = run_workflow(
+        definition("alert_when_present"),
+        image=[image_bgr(0), blank],
+        prompts="shape",
+        url=url,
+        cooldown_seconds=0,
+    )
+
+    assert with_shape["alert_failed"] is False
+    assert without["alert_failed"] is None
+    (alert,) = received
+    assert alert["counts"] == with_shape["counts"]
+    assert len(alert["predictions"]["predictions"]) == alert["counts"]["shape"] > 0
+    picture = cv2.imdecode(
+        np.frombuffer(base64.b64decode(alert["picture_jpeg_base64"]), np.uint8), cv2.IMREAD_COLOR
+    )
+    assert picture.shape == image_bgr(0).shape
+
+
+def test_track_and_count_video_counts_what_crosses_the_line(tmp_path):
+    from inference import InferencePipeline
+
+    video = tmp_path / "circle.mp4"
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter_fourcc(*"mp4v"), 10, (640, 480))
+    for step in range(20):
+        frame = np.full((480, 640, 3), 120, np.uint8)
+        cv2.circle(frame, (300, 100 + 14 * step), 60, (20, 20, 220), -1, cv2.LINE_AA)
+        writer.write(frame)
+    writer.release()
+    results = []
+
+    pipeline = InferencePipeline.init_with_workflow(
+        video_reference=str(video),
+        workflow_specification=definition("track_and_count_video"),
+        on_prediction=lambda result, frame: results.append(result),
+        workflows_parameters={"prompts": "red circle"},
+    )
+    pipeline.start(use_main_thread=True)
+    pipeline.join()
+
+    assert len(results) == 20
+    assert sum(len(result["predictions"]) == 1 for result in results) >= 17
+    assert {results[0]["count_in"], results[0]["count_out"]} == {0}
+    assert {results[-1]["count_in"], results[-1]["count_out"]} == {0, 1}
+
+
+def test_segment_by_prompt_compiles(model_manager):
+    """Its SAM 2 weights are fetched when it runs."""
+    make_engine(definition("segment_by_prompt"), model_manager)
 
 
 def test_scenes_of_these_tests_hold_every_shape():

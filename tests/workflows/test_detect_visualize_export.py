@@ -33,6 +33,7 @@ def test_images_give_pictures_and_one_table(model_manager, tmp_path):
                 "image_name": f"{number}.png",
                 "prompts": PROMPTS,
                 "target_directory": str(tmp_path),
+                "dataset_directory": str(tmp_path / "dataset"),
             }
         )
         picture = result["visualization"].numpy_image
@@ -40,6 +41,10 @@ def test_images_give_pictures_and_one_table(model_manager, tmp_path):
         assert (len(result["predictions"]) == 0) == np.array_equal(picture, image_bgr(number))
         assert result["export_failed"] is False
 
+        assert result["dataset_failed"] is False
+
+    coco = json.loads((tmp_path / "dataset" / "train" / "_annotations.coco.json").read_text())
+    assert len(coco["images"]) == 4
     (table,) = tmp_path.glob("detections_*.csv")
     rows = list(csv.DictReader(table.open()))
     for number in range(4):

@@ -19,6 +19,7 @@ def test_prompts_are_given_on_the_command_line(tmp_path):
         *("-i", str(SAMPLE_IMAGES), "-o", str(tmp_path / "out"), "-pt", "inference_package"),
         *("-ws", str(workflow_file("detect_visualize_export"))),
         *("--prompts", "red circle", "square", "--target_directory", str(tmp_path / "tables")),
+        *("--dataset_directory", str(tmp_path / "dataset")),
     ]
 
     done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ), check=False)
@@ -32,3 +33,4 @@ def test_prompts_are_given_on_the_command_line(tmp_path):
     rows = list(csv.DictReader((tmp_path / "out" / "aggregated_results.csv").open()))
     assert len(rows) == len(samples)
     assert list((tmp_path / "tables").glob("detections_*.csv"))
+    assert len(list((tmp_path / "dataset" / "train").glob("*.jpg"))) == len(samples)
