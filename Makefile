@@ -37,8 +37,8 @@ train: $(READY) ## Train the demo model from nothing, or go on from its last che
 evaluate: $(READY) ## Measure the demo model on scenes that it has never seen.
 	$(BIN)/python -m training.evaluate
 
-benchmarks: $(READY) ## Measure speed and memory side by side, and draw docs/benchmarks (half an hour).
-	@for name in prompts images time_spent overhead released_size scores; do \
+benchmarks: $(READY) ## Measure speed and memory side by side, and draw docs/benchmarks (an hour).
+	@for name in prompts images time_spent overhead released_size scores dataset_export; do \
 	  $(BIN)/python -m benchmarks.$$name || exit 1; \
 	done
 

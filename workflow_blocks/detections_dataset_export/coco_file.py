@@ -216,7 +216,7 @@ class CocoFile:
     def _catch_up(self, copy: Path, layout: Layout) -> None:
         """Brings a hidden copy to the last change: at most two changes back, for it was public before."""
         if not copy.exists():
-            shutil.copyfile(self._path, copy)
+            write_atomically(copy, self._path.read_bytes())
         earlier, last = self._db.execute(
             "SELECT earlier_edits, last_edits FROM coco_files WHERE split = ?", (self._split,)
         ).fetchone()
