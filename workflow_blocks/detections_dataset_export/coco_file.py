@@ -22,7 +22,7 @@ from supervision.dataset.formats.coco import classes_to_coco_categories, detecti
 from workflow_blocks.detections_dataset_export.atomic_files import write_atomically
 from workflow_blocks.detections_dataset_export.records import ImageRecord, Records
 
-_SCHEMA = """
+SCHEMA = """
 CREATE TABLE IF NOT EXISTS coco_files (
     split TEXT PRIMARY KEY, layout TEXT NOT NULL, earlier_edits TEXT NOT NULL, last_edits TEXT NOT NULL
 );
@@ -77,7 +77,6 @@ class CocoFile:
     def __init__(self, records: Records, path: Path, hidden_folder: Path, split: str) -> None:
         self._records = records
         self._db = records.connection
-        self._db.executescript(_SCHEMA)
         self._path = path
         self._hidden_folder = hidden_folder
         self._split = split
@@ -217,11 +216,11 @@ class CocoFile:
         """Brings a hidden copy to the last change: at most two changes back, for it was public before."""
         if not copy.exists():
             write_atomically(copy, self._path.read_bytes())
+        if _stamp_of(copy) == layout.stamp:
+            return
         earlier, last = self._db.execute(
             "SELECT earlier_edits, last_edits FROM coco_files WHERE split = ?", (self._split,)
         ).fetchone()
-        if _stamp_of(copy) == layout.stamp:
-            return
         with copy.open("r+b", buffering=0) as file:
             # Writing what is there already does no harm; the stamp comes last in each.
             for place, text in [*json.loads(earlier), *json.loads(last)]:

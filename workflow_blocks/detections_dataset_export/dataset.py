@@ -53,7 +53,6 @@ class Dataset:
             self._records = Records(hidden / "records.sqlite")
             self._format = self._open_format(format, hidden)
             self._check_classes(class_names)
-            self._format.recover()
 
     def __enter__(self) -> "Dataset":
         return self
@@ -98,7 +97,7 @@ class Dataset:
             raise DatasetError(f"the image cannot be written as {image_suffix}")
         height, width = image_bgr.shape[:2]
         with self._lock:
-            self._format.recover()
+            self._format.publish()
             known = self._known_classes(class_names)
             old = self._records.find(content)
             new = ImageRecord(
@@ -126,7 +125,7 @@ class Dataset:
     def discard(self, image_bgr: npt.NDArray[np.uint8]) -> None:
         """Removes an image, if it is there."""
         with self._lock:
-            self._format.recover()
+            self._format.publish()
             old = self._records.find(_content_of(image_bgr))
             if old is None:
                 return

@@ -13,7 +13,7 @@ from supervision.dataset.formats.pascal_voc import detections_to_pascal_voc
 from supervision.dataset.formats.yolo import detections_to_yolo_annotations
 
 from workflow_blocks.detections_dataset_export.atomic_files import write_atomically
-from workflow_blocks.detections_dataset_export.coco_file import CocoFile
+from workflow_blocks.detections_dataset_export.coco_file import SCHEMA, CocoFile
 from workflow_blocks.detections_dataset_export.records import ImageRecord, Records
 
 SPLITS = ("train", "valid", "test")
@@ -25,9 +25,6 @@ class DatasetFormat(Protocol):
     def image_path(self, record: ImageRecord) -> Path:
         """Where an image lies."""
 
-    def recover(self) -> None:
-        """Finishes what a killed writer left undone."""
-
     def write_labels(self, record: ImageRecord, class_names: Sequence[str]) -> None:
         """Writes what must be there before the image is."""
 
@@ -35,7 +32,7 @@ class DatasetFormat(Protocol):
         """Prepares a change of the records, inside it."""
 
     def publish(self) -> None:
-        """Makes a kept change visible."""
+        """Makes a kept change visible, also one that a killed writer kept."""
 
     def remove(self, record: ImageRecord) -> None:
         """Removes the files of an image that left."""
@@ -46,6 +43,7 @@ class Coco:
 
     def __init__(self, folder: Path, hidden_folder: Path, records: Records) -> None:
         self._folder = folder
+        records.connection.executescript(SCHEMA)
         self._files = {
             split: CocoFile(records, folder / split / "_annotations.coco.json", hidden_folder, split)
             for split in SPLITS
@@ -53,9 +51,6 @@ class Coco:
 
     def image_path(self, record: ImageRecord) -> Path:
         return self._folder / record.split / record.file_name
-
-    def recover(self) -> None:
-        self.publish()
 
     def write_labels(self, record: ImageRecord, class_names: Sequence[str]) -> None:
         """They come after the image: see `publish`."""
@@ -86,9 +81,6 @@ class _LabelFiles:
 
     def label_path(self, record: ImageRecord) -> Path:
         raise NotImplementedError
-
-    def recover(self) -> None:
-        """Labels without an image are no part of the dataset."""
 
     def keep(self, old: ImageRecord | None, new: ImageRecord | None) -> None:
         """Nothing depends on other images."""

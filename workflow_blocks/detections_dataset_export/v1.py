@@ -37,7 +37,7 @@ from workflow_blocks.detections_dataset_export.dataset import Dataset
 from workflow_blocks.detections_dataset_export.formats import SPLITS
 from workflow_blocks.detections_dataset_export.records import Box, DatasetError
 from workflow_blocks.images import to_bgr_uint8
-from workflow_blocks.manifest_fields import unless_selector
+from workflow_blocks.manifest_fields import check_whole_number, unless_selector
 
 SHORT_DESCRIPTION = "Write images and detections to a dataset on disk, as COCO, YOLO or Pascal VOC."
 
@@ -103,9 +103,7 @@ def _check_class_names(value: object) -> object:
 
 
 def _check_quality(value: object) -> object:
-    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 100:
-        return value
-    raise InvalidInputError(f"`jpeg_quality` is {shown(value)}; give a whole number from 1 to 100")
+    return check_whole_number("jpeg_quality", value, 1, 100)
 
 
 def _check_cooldown(value: object) -> object:
@@ -345,7 +343,7 @@ class DetectionsDatasetExportBlockV1(WorkflowBlock):
 
 def _visible_boxes(predictions: sv.Detections, height: int, width: int) -> tuple[list[Box], list[str]]:
     """Boxes clipped to the image, with their class names; those outside it are left out."""
-    corners = predictions.xyxy.astype(np.float64).clip(0, (width, height, width, height))
+    corners = sv.clip_boxes(predictions.xyxy.astype(np.float64), (width, height))
     has_area = (corners[:, 2] > corners[:, 0]) & (corners[:, 3] > corners[:, 1])
     names = predictions.data.get("class_name", np.empty(0, str))
     boxes = [tuple(box) for box in corners[has_area].tolist()]

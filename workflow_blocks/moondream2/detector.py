@@ -145,7 +145,9 @@ class Detector:
         Raises:
             PromptTooLongError: a prompt and its objects would not fit the model's context.
         """
-        tokens = [self._prompt_tokens(query.prompt, max_objects) for query in queries]
+        prompts = dict.fromkeys(query.prompt for query in queries)
+        tokens_of = {prompt: self._prompt_tokens(prompt, max_objects) for prompt in prompts}
+        tokens = [tokens_of[query.prompt] for query in queries]
         # Rows of one image lie side by side, and among them those of one length.
         image_order = {id(query.image): place for place, query in enumerate(queries)}
         order = sorted(range(len(queries)), key=lambda i: (image_order[id(queries[i].image)], len(tokens[i])))

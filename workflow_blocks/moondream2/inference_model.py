@@ -72,6 +72,10 @@ class Moondream2Model:
         max_objects = DEFAULT_MAX_OBJECTS
         if max_new_tokens is not None:
             max_objects = min(max_objects, max(1, max_new_tokens // STEPS_PER_OBJECT))
+        try:
+            self._detector.check_prompts(classes, max_objects)
+        except PromptTooLongError as error:
+            raise ModelInputError(str(error)) from error
         results: list[Detections] = []
         at_once = self._detector.images_at_once
         for start in range(0, len(arrays), at_once):
@@ -81,10 +85,6 @@ class Moondream2Model:
     def _detect_together(
         self, images_rgb: list[UInt8Array], classes: list[str], max_objects: int
     ) -> list[Detections]:
-        try:
-            self._detector.check_prompts(classes, max_objects)
-        except PromptTooLongError as error:
-            raise ModelInputError(str(error)) from error
         encoded = self._detector.encode_images(images_rgb)
         queries = [Query(image, prompt) for image, prompt in product(encoded, classes)]
         found = self._detector.detect(queries, max_objects)

@@ -61,20 +61,17 @@ class Attention(nn.Module):
         return self.qkv(x).unflatten(-1, (-1, self.head_dim))
 
 
-def attend(heads: Tensor, n_heads: int, mask: Tensor | None = None) -> Tensor:
-    """Softmax attention.
+def attend(heads: Tensor, n_heads: int) -> Tensor:
+    """Softmax attention of every token to every other.
 
     Args:
         heads: queries, keys and values (B, T, H + 2 * K, d); K may be less than H.
         n_heads: H.
-        mask: boolean, broadcastable to (B, H, T, T), true where a query may look.
 
     Returns:
         (B, T, H * d).
     """
     n_kv = (heads.shape[2] - n_heads) // 2
     queries, keys, values = heads.transpose(1, 2).split([n_heads, n_kv, n_kv], dim=1)
-    attended = F.scaled_dot_product_attention(
-        queries, keys, values, attn_mask=mask, enable_gqa=n_kv != n_heads
-    )
+    attended = F.scaled_dot_product_attention(queries, keys, values, enable_gqa=n_kv != n_heads)
     return attended.transpose(1, 2).flatten(2)

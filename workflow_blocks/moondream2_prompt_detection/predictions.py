@@ -23,6 +23,7 @@ from inference.core.workflows.execution_engine.constants import (
 from inference.core.workflows.execution_engine.entities.base import WorkflowImageData
 
 from workflow_blocks.client_errors import InvalidInputError, shown
+from workflow_blocks.manifest_fields import check_whole_number
 
 MAX_DETECTIONS = 50
 
@@ -58,11 +59,7 @@ def check_iou_threshold(value: object) -> object:
 
 
 def check_max_detections(value: object) -> object:
-    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_DETECTIONS:
-        return value
-    raise InvalidInputError(
-        f"`max_detections` is {shown(value)}; give a whole number from 1 to {MAX_DETECTIONS}"
-    )
+    return check_whole_number("max_detections", value, 1, MAX_DETECTIONS)
 
 
 def _check_share(name: str, value: object) -> object:
@@ -97,9 +94,7 @@ def select_detections(
 
     Detections keep their order: by prompt, then as the model found them.
     """
-    xyxy = found.xyxy.copy()
-    xyxy[:, 0::2] = xyxy[:, 0::2].clip(0, width)
-    xyxy[:, 1::2] = xyxy[:, 1::2].clip(0, height)
+    xyxy = sv.clip_boxes(found.xyxy, (width, height))
     detections = sv.Detections(xyxy=xyxy, class_id=found.class_id, confidence=found.confidence)
     has_area = (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1])
     detections = detections[has_area & (found.confidence >= limits.confidence)]
