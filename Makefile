@@ -11,13 +11,16 @@ CONSTRAINTS = constraints/$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.
 export OFFLINE_MODE := True
 export METRICS_ENABLED := False
 
-.PHONY: demo test check format train evaluate benchmarks clean help
+.PHONY: demo serve gallery test check format train evaluate benchmarks clean help
 
 help: ## Show what can be made.
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 demo: $(READY) ## Detect, visualize and export on the sample images.
 	@$(BIN)/workflow-blocks demo
+
+serve: $(READY) ## Start Inference's server with this plugin on 127.0.0.1:9001.
+	@$(BIN)/workflow-blocks serve
 
 test: $(READY) ## Run all tests.
 	$(BIN)/pytest
@@ -42,8 +45,11 @@ benchmarks: $(READY) ## Measure speed and memory side by side, and draw docs/ben
 	  $(BIN)/python -m benchmarks.$$name || exit 1; \
 	done
 
+gallery: $(READY) ## Draw the pictures in docs/gallery again from the workflow definitions.
+	@$(BIN)/python -m docs.draw_gallery
+
 clean: ## Remove the environment and what the demo wrote.
-	rm -rf $(VENV) demo_output
+	rm -rf $(VENV) demo_output results
 
 # uv installs in a minute what takes pip several; pip is the way where uv cannot reach the packages.
 $(READY): pyproject.toml $(wildcard constraints/*.txt)

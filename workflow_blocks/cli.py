@@ -1,5 +1,6 @@
 """The command `workflow-blocks`."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,9 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from workflow_blocks.demo import SAMPLE_IMAGES, DemoError, find_images, run_demo
-from workflow_blocks.local_engine import use_local_settings
+from workflow_blocks.folder_run import Run, RunError, find_files, read_definition, run_over_files
+from workflow_blocks.local_engine import use_local_settings, use_plugin_settings
+from workflow_blocks.workflow_parameters import ParameterError, parse_parameters
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -36,6 +39,61 @@ def demo(
 
 
 DEFAULT_PROMPTS = ("red circle", "blue star", "square", "yellow shape")
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def run(
+    context: typer.Context,
+    workflow: Annotated[str, typer.Argument(help="A definition's file, or the name of a bundled one.")],
+    source: Annotated[
+        Path | None,
+        typer.Option("--input", "-i", help="A folder, an image or a video; without it, the bundled samples."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The results' folder.", show_default="results/NAME")
+    ] = None,
+    again: Annotated[bool, typer.Option("--again", help="Start anew rather than go on.")] = False,
+) -> None:
+    """Runs a workflow over a folder of images and videos.
+
+    The workflow's parameters follow as --NAME VALUE..., for instance --prompts "red circle" "blue star".
+    A second run goes on where the first one stopped. The exit code is 1 if a file could not be worked on.
+    """
+    use_local_settings()
+    with _told_plainly(RunError, ParameterError):
+        definition = read_definition(workflow)
+        files = find_files(source or SAMPLE_IMAGES)
+        parameters = parse_parameters(context.args, definition)
+        folder = output or Path("results") / Path(workflow).stem
+        if not run_over_files(Run(definition, parameters, folder), files, again):
+            raise typer.Exit(1)
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 9001,
+    model_cache: Annotated[
+        Path | None, typer.Option(help="Where Inference keeps models: its MODEL_CACHE_DIR.")
+    ] = None,
+    write_directory: Annotated[
+        Path | None,
+        typer.Option(help="The only folder that workflows may write into: WORKFLOW_BLOCKS_WRITE_DIRECTORY."),
+    ] = None,
+) -> None:
+    """Starts Inference's server with this plugin; its settings are environment variables."""
+    from workflow_blocks.server import ServerError
+    from workflow_blocks.server import serve as serve_until_stopped
+
+    use_plugin_settings()
+    for name, folder in (
+        ("MODEL_CACHE_DIR", model_cache),
+        ("WORKFLOW_BLOCKS_WRITE_DIRECTORY", write_directory),
+    ):
+        if folder is not None:
+            os.environ[name] = str(folder.resolve())
+    with _told_plainly(ServerError):
+        serve_until_stopped(host, port)
 
 
 @app.command()

@@ -2,9 +2,6 @@
 
 import base64
 import json
-import logging
-import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +12,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from workflow_blocks.local_engine import make_engine, make_model_manager, workflow_file
+from workflow_blocks.local_engine import make_engine, make_model_manager, quiet, workflow_file
 
 WORKFLOW = "detect_visualize_export"
 SAMPLE_IMAGES = Path(__file__).parent / "sample_images"
@@ -72,11 +69,7 @@ def run_demo(images: Sequence[Path], prompts: Sequence[str], model: str, output:
 
 
 def _start_engine() -> Any:
-    # Inference and what it stands on tell of optional models that are not installed, and the like.
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logging.disable(logging.INFO)
+    with quiet():
         definition = json.loads(workflow_file(WORKFLOW).read_text())
         return make_engine(definition, make_model_manager())
 

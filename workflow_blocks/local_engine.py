@@ -1,23 +1,45 @@
 """Inference's own execution engine in this process, as its server and command line set it up."""
 
+import logging
 import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 # Read by Inference when it is imported. `setdefault` leaves a user's own choice alone.
-LOCAL_SETTINGS = {
+PLUGIN_SETTINGS = {
     "WORKFLOWS_PLUGINS": "workflow_blocks",
     "ALLOW_INFERENCE_MODELS_DIRECTLY_ACCESS_LOCAL_PACKAGES": "True",
-    # No usage reports and no weight downloads: the bundled model needs neither.
-    "OFFLINE_MODE": "True",
-    "METRICS_ENABLED": "False",
 }
+# No usage reports and no weight downloads: the bundled model needs neither.
+LOCAL_SETTINGS = PLUGIN_SETTINGS | {"OFFLINE_MODE": "True", "METRICS_ENABLED": "False"}
+
+
+def use_plugin_settings() -> None:
+    """Has Inference load this plugin and its models; call it before anything imports `inference`."""
+    for name, value in PLUGIN_SETTINGS.items():
+        os.environ.setdefault(name, value)
 
 
 def use_local_settings() -> None:
-    """Sets what this plugin needs; call it before anything imports `inference`."""
+    """The same, for Inference within this process alone."""
     for name, value in LOCAL_SETTINGS.items():
         os.environ.setdefault(name, value)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the warnings of Inference and what it stands on: of optional models, of what is deprecated."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def make_model_manager() -> Any:
@@ -50,6 +72,15 @@ def make_engine(definition: dict[str, Any], model_manager: Any, max_concurrent_s
 
 def workflow_file(name: str) -> Path:
     """The path of a workflow definition that comes with this package, by its name without `.json`."""
+    return _workflow_folder() / f"{name}.json"
+
+
+def workflow_names() -> list[str]:
+    """The names of the workflow definitions that come with this package."""
+    return sorted(path.stem for path in _workflow_folder().glob("*.json"))
+
+
+def _workflow_folder() -> Path:
     package = Path(__file__).parent
-    installed = package / "workflows" / f"{name}.json"
-    return installed if installed.is_file() else package.parent / "workflows" / f"{name}.json"
+    installed = package / "workflows"
+    return installed if installed.is_dir() else package.parent / "workflows"
