@@ -85,3 +85,13 @@ def serve_folder():
     for server in servers:
         server.shutdown()
         server.server_close()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """The address of a real server, and the folder in which it works."""
+    from tests.server import running_server
+
+    folder = tmp_path_factory.mktemp("server")
+    with running_server(folder) as address:
+        yield address, folder

@@ -24,6 +24,7 @@ def test_the_wheel_carries_the_model_the_workflows_and_the_samples(names):
     assert {f"workflow_blocks/demo_model/{name}" for name in model} <= names
     assert {f"workflow_blocks/workflows/{name}" for name in workflows} <= names
     assert any(name.startswith("workflow_blocks/sample_images/") for name in names)
+    assert any(name.startswith("workflow_blocks/sample_video/") for name in names)
     assert "workflow_blocks/py.typed" in names
 
 

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from workflow_blocks.demo import SAMPLE_IMAGES, DemoError, find_images, run_demo
+from workflow_blocks.demo import SAMPLE_IMAGES, find_images, run_demo
 from workflow_blocks.folder_run import Run, RunError, find_files, read_definition, run_over_files
 from workflow_blocks.local_engine import use_local_settings, use_plugin_settings
 from workflow_blocks.workflow_parameters import ParameterError, parse_parameters
@@ -34,7 +34,7 @@ def demo(
 ) -> None:
     """Detects, visualizes and exports on a folder of images."""
     use_local_settings()
-    with _told_plainly(DemoError):
+    with _told_plainly(RunError):
         run_demo(find_images(images or SAMPLE_IMAGES), prompts or list(DEFAULT_PROMPTS), model, output)
 
 

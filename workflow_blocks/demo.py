@@ -12,15 +12,11 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from workflow_blocks.folder_run import IMAGE_SUFFIXES, RunError
 from workflow_blocks.local_engine import make_engine, make_model_manager, quiet, workflow_file
 
 WORKFLOW = "detect_visualize_export"
 SAMPLE_IMAGES = Path(__file__).parent / "sample_images"
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
-
-
-class DemoError(Exception):
-    """The demo cannot run; the message says what to change."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +35,11 @@ def find_images(folder: Path) -> list[Path]:
     """The image files of a folder, by name.
 
     Raises:
-        DemoError: there are none.
+        RunError: there are none.
     """
     images = sorted(path for path in folder.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     if not images:
-        raise DemoError(f"no image ({', '.join(sorted(IMAGE_SUFFIXES))}) in {folder}")
+        raise RunError(f"no image ({', '.join(sorted(IMAGE_SUFFIXES))}) in {folder}")
     return images
 
 
@@ -51,7 +47,7 @@ def run_demo(images: Sequence[Path], prompts: Sequence[str], model: str, output:
     """Runs the workflow over images, writes what it gives and prints a table of it.
 
     Raises:
-        DemoError: an image cannot be read, or the workflow cannot run with these inputs.
+        RunError: an image cannot be read, or the workflow cannot run with these inputs.
     """
     console = Console()
     output.mkdir(parents=True, exist_ok=True)
@@ -80,7 +76,7 @@ def _run_on_image(engine: Any, path: Path, prompts: Sequence[str], model: str, o
 
     image = cv2.imread(str(path))
     if image is None:
-        raise DemoError(f"{path} is not an image that OpenCV can read")
+        raise RunError(f"{path} is not an image that OpenCV can read")
     inputs = {
         "image": image,
         "image_name": path.name,
@@ -93,11 +89,11 @@ def _run_on_image(engine: Any, path: Path, prompts: Sequence[str], model: str, o
         (outputs,) = engine.run(runtime_parameters=inputs, serialize_results=True)
     except WorkflowError as error:
         reason = error.inner_error or error
-        raise DemoError(f"{path.name}: {reason}") from error
+        raise RunError(f"{path.name}: {reason}") from error
     if outputs["export_failed"]:
-        raise DemoError(f"the table could not be written: {outputs['export_message']}")
+        raise RunError(f"the table could not be written: {outputs['export_message']}")
     if outputs["dataset_failed"]:
-        raise DemoError(outputs["dataset_message"])
+        raise RunError(outputs["dataset_message"])
     return ImageResult(path, outputs)
 
 

@@ -1,0 +1,63 @@
+"""The real server, as `workflow-blocks serve` starts it, for tests and benchmarks."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+READY = re.compile(r"Ready: (http://\S+)")
+
+
+@contextmanager
+def running_server(folder: Path, *options: str, **settings: str) -> Iterator[str]:
+    """Starts a server in `folder` on a free port and gives its address; stops it at the end.
+
+    Args:
+        folder: its working directory, for its models and its log.
+        options: of `workflow-blocks serve`.
+        settings: environment variables beside those of this process.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "server.log"
+    command = [
+        sys.executable,
+        "-m",
+        "workflow_blocks.cli",
+        "serve",
+        "--port",
+        "0",
+        "--model-cache",
+        "cache",
+        *options,
+    ]
+    environment = (
+        dict(os.environ) | {"PYTHONPATH": str(Path(__file__).parents[1]), "PYTHONUNBUFFERED": "1"} | settings
+    )
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=file, stderr=subprocess.STDOUT
+        )
+    try:
+        yield _address(process, log)
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(timeout=30)
+        finally:
+            process.kill()
+
+
+def _address(process: subprocess.Popen[bytes], log: Path) -> str:
+    for _ in range(2400):
+        if match := READY.search(log.read_text()):
+            return match[1]
+        try:
+            process.wait(timeout=0.1)
+        except subprocess.TimeoutExpired:
+            continue
+        break
+    raise RuntimeError(f"the server did not start:\n{log.read_text()}")
