@@ -90,7 +90,7 @@ def serve_folder():
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
     """The address of a real server, and the folder in which it works."""
-    from tests.server import running_server
+    from benchmarks.real_server import running_server
 
     folder = tmp_path_factory.mktemp("server")
     with running_server(folder) as address:

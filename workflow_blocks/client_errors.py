@@ -10,12 +10,17 @@ class InvalidInputError(ValueError):
     """What a caller gave for a field cannot be used; the message names the field, value and mend."""
 
 
-def as_client_error(error: Exception, block: WorkflowBlock) -> ClientCausedStepExecutionError:
-    """The engine's error for a step that failed through its caller."""
+def as_client_error(
+    error: Exception, block: WorkflowBlock, status_code: int = 400
+) -> ClientCausedStepExecutionError:
+    """The engine's error for a step that failed, by default through its caller, with the answer's status.
+
+    It is the engine's one error whose message reaches a client without the server's traceback.
+    """
     step_name = getattr(block, "_workflow_step_name", "")  # set by the engine
     return ClientCausedStepExecutionError(
         block_id=step_name,
-        status_code=400,
+        status_code=status_code,
         public_message=f"Step {step_name!r}: {error}",
         context="workflow_execution | step_execution",
         inner_error=error,

@@ -14,18 +14,27 @@ LOCAL_PACKAGES_SETTING = "ALLOW_INFERENCE_MODELS_DIRECTLY_ACCESS_LOCAL_PACKAGES"
 _PACKAGE_FILE = "model_config.json"
 
 
+def check_model_version(value: object) -> str:
+    """A `model_version` that may be one, without blanks around it.
+
+    Raises:
+        InvalidInputError: it is no text, or blank.
+    """
+    if isinstance(value, str) and value.strip():
+        return value.strip()
+    raise InvalidInputError(
+        f"`model_version` is {shown(value)}; give a model id such as {RELEASED_MODEL!r}, {DEMO_MODEL!r}, "
+        "or the path of a local model package"
+    )
+
+
 def resolve_model_version(model_version: object) -> str:
     """A `model_version` to the id that Inference's model manager knows it by.
 
     Raises:
         InvalidInputError: it is no model id, or a local package that is missing or not allowed.
     """
-    if not isinstance(model_version, str) or not model_version.strip():
-        raise InvalidInputError(
-            f"`model_version` is {shown(model_version)}; give a model id such as {RELEASED_MODEL!r}, "
-            f"{DEMO_MODEL!r}, or the path of a local model package"
-        )
-    model_version = model_version.strip()
+    model_version = check_model_version(model_version)
     if not is_local(model_version):
         return model_version
     if not ALLOW_INFERENCE_MODELS_DIRECTLY_ACCESS_LOCAL_PACKAGES:

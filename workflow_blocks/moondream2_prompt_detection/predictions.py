@@ -3,7 +3,8 @@
 Boxes are (N, 4): x_min, y_min, x_max, y_max in pixels of the image that the model saw.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
 
@@ -85,6 +86,18 @@ class ImageDetections:
             class_id=detections.class_id.cpu().numpy().astype(np.int64),
             confidence=detections.confidence.cpu().numpy().astype(np.float64),
         )
+
+    @classmethod
+    def joined(cls, parts: Sequence["ImageDetections"]) -> "ImageDetections":
+        return cls(
+            xyxy=np.concatenate([part.xyxy for part in parts]),
+            class_id=np.concatenate([part.class_id for part in parts]),
+            confidence=np.concatenate([part.confidence for part in parts]),
+        )
+
+    def of_class(self, class_id: int) -> "ImageDetections":
+        """The same boxes, all of one class."""
+        return replace(self, class_id=np.full(len(self.xyxy), class_id, np.int64))
 
 
 def select_detections(

@@ -47,6 +47,7 @@ from workflow_blocks.manifest_fields import unless_selector
 from workflow_blocks.moondream2_prompt_detection.model_version import (
     DEMO_MODEL,
     RELEASED_MODEL,
+    check_model_version,
     is_local,
     resolve_model_version,
 )
@@ -66,6 +67,8 @@ from workflow_blocks.moondream2_prompt_detection.prompts import (
     parse_prompt,
     parse_prompts,
 )
+from workflow_blocks.moondream2_prompt_detection.remote import detect_remotely, remote_server
+from workflow_blocks.moondream2_prompt_detection.remote_http import RemoteError
 
 SHORT_DESCRIPTION = "Find whatever you can name in an image, with Moondream2."
 
@@ -95,15 +98,6 @@ def _check_prompts(value: object) -> object:
             parse_prompt(item)
         return value
     parse_prompts(value)
-    return value
-
-
-def _check_model_version(value: object) -> object:
-    if not isinstance(value, str) or not value.strip():
-        raise InvalidInputError(
-            f"`model_version` is {shown(value)}; give a model id such as {RELEASED_MODEL!r}, {DEMO_MODEL!r}, "
-            "or the path of a local model package"
-        )
     return value
 
 
@@ -143,7 +137,7 @@ class BlockManifest(WorkflowBlockManifest):
         examples=["red car", ["person", "person with a helmet"], "$inputs.prompts"],
     )
     model_version: Annotated[
-        Selector(kind=[ROBOFLOW_MODEL_ID_KIND, STRING_KIND]) | str, BeforeValidator(_check_model_version)
+        Selector(kind=[ROBOFLOW_MODEL_ID_KIND, STRING_KIND]) | str, BeforeValidator(check_model_version)
     ] = Field(
         default=RELEASED_MODEL,
         title="Model",
@@ -230,12 +224,6 @@ _RESTRICTIONS = [
         applies_to_runtimes=[Runtime.SELF_HOSTED_CPU],
         applies_to_step_execution_modes=[StepExecutionMode.LOCAL],
     ),
-    RuntimeRestriction(
-        code="remote_step_execution_not_supported",
-        severity=Severity.HARD,
-        note="run() raises an error under remote step execution.",
-        applies_to_step_execution_modes=[StepExecutionMode.REMOTE],
-    ),
 ]
 
 
@@ -274,16 +262,20 @@ class Moondream2PromptDetectionBlockV1(WorkflowBlock):
     ) -> BlockResult:
         try:
             limits = DetectionLimits(confidence, max_detections, iou_threshold, class_agnostic_nms)
-            if self._step_execution_mode is not StepExecutionMode.LOCAL:
-                raise InvalidInputError(
-                    "remote step execution is not supported; set WORKFLOWS_STEP_EXECUTION_MODE=local"
-                )
             prompts_of_images = _prompts_of_images(prompts, len(images))
             arrays = [to_bgr_uint8(image.numpy_image) for image in images]
-            model_id = self._load_model(model_version)
-        except InvalidInputError as error:
+            server = remote_server(self._step_execution_mode, self._api_key)
+            if server is None:
+                model_id = self._load_model(model_version)
+                found = self._detect(model_id, arrays, prompts_of_images, max_detections)
+            else:
+                encoded = [_jpeg_base64(array, image) for array, image in zip(arrays, images, strict=True)]
+                model = check_model_version(model_version)
+                found = detect_remotely(server, encoded, prompts_of_images, model, max_detections)
+        except (InvalidInputError, ModelInputError) as error:
             raise as_client_error(error, self) from error
-        found = self._detect(model_id, arrays, prompts_of_images, max_detections)
+        except RemoteError as error:
+            raise as_client_error(error, self, error.status_code) from error
         return [
             _to_outputs(detections, image, image_prompts, limits)
             for detections, image, image_prompts in zip(found, images, prompts_of_images, strict=True)
@@ -315,16 +307,13 @@ class Moondream2PromptDetectionBlockV1(WorkflowBlock):
             images_by_prompts[tuple(image_prompts)].append(index)
         found: dict[int, ImageDetections] = {}
         for prompts, indices in images_by_prompts.items():
-            try:
-                results = self._model_manager.run_tensor_native_inference(
-                    model_id=model_id,
-                    images=[images_bgr[index] for index in indices],
-                    classes=list(prompts),
-                    input_color_format="bgr",
-                    max_new_tokens=TOKENS_PER_DETECTION * max_detections,
-                )
-            except ModelInputError as error:
-                raise as_client_error(error, self) from error
+            results = self._model_manager.run_tensor_native_inference(
+                model_id=model_id,
+                images=[images_bgr[index] for index in indices],
+                classes=list(prompts),
+                input_color_format="bgr",
+                max_new_tokens=TOKENS_PER_DETECTION * max_detections,
+            )
             found.update(zip(indices, map(ImageDetections.from_model, results), strict=True))
         return [found[index] for index in range(len(images_bgr))]
 
@@ -338,6 +327,14 @@ def _prompts_of_images(prompts: Any, n_images: int) -> list[list[str]]:
             for index in range(n_images)
         ]
     return [parse_prompts(value) for value in prompts]
+
+
+def _jpeg_base64(bgr: npt.NDArray[np.uint8], image: WorkflowImageData) -> str:
+    """An image for a request: as the caller sent it, unless that was not 8-bit BGR."""
+    given = image.numpy_image
+    if given.shape != bgr.shape or given.dtype != bgr.dtype:
+        image = WorkflowImageData.copy_and_replace(origin_image_data=image, numpy_image=bgr)
+    return str(image.base64_image)
 
 
 def _to_outputs(
