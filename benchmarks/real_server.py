@@ -9,6 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+# What Inference, once imported, has its child processes do; a server of its own decides for itself.
+INHERITED = {
+    "_ROBOFLOW_INFERENCE_OFFLINE_MODE_AT_PROCESS_START",
+    "HF_HUB_OFFLINE",
+    "TRANSFORMERS_OFFLINE",
+    "YOLO_OFFLINE",
+}
 READY = re.compile(r"Ready: (http://\S+)")
 
 
@@ -23,23 +30,12 @@ def running_server(folder: Path, *options: str, **settings: str) -> Iterator[str
     """
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "server.log"
-    command = [
-        sys.executable,
-        "-m",
-        "workflow_blocks.cli",
-        "serve",
-        "--port",
-        "0",
-        "--model-cache",
-        "cache",
-        *options,
-    ]
-    environment = (
-        dict(os.environ) | {"PYTHONPATH": str(Path(__file__).parents[1]), "PYTHONUNBUFFERED": "1"} | settings
-    )
+    command = [sys.executable, "-m", "workflow_blocks.cli", "serve", "--port", "0", "--model-cache", "cache"]
+    environment = {name: value for name, value in os.environ.items() if name not in INHERITED}
+    environment |= {"PYTHONPATH": str(Path(__file__).parents[1]), "PYTHONUNBUFFERED": "1"} | settings
     with log.open("w") as file:
         process = subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=file, stderr=subprocess.STDOUT
+            [*command, *options], cwd=folder, env=environment, stdout=file, stderr=subprocess.STDOUT
         )
     try:
         yield _address(process, log)

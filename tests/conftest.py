@@ -95,3 +95,30 @@ def server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("server")
     with running_server(folder) as address:
         yield address, folder
+
+
+@pytest.fixture(scope="session")
+def plain_server(tmp_path_factory):
+    """The address of a real server without the plugin."""
+    from benchmarks.real_server import running_server
+
+    with running_server(tmp_path_factory.mktemp("plain_server"), WORKFLOWS_PLUGINS="") as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def front_server(tmp_path_factory, server):
+    """The address of a real server whose steps `server` runs, and that takes image URLs of this machine."""
+    from benchmarks.real_server import running_server
+
+    settings = {
+        "OFFLINE_MODE": "False",
+        "TELEMETRY_OPT_OUT": "True",
+        "WORKFLOWS_STEP_EXECUTION_MODE": "remote",
+        "WORKFLOWS_REMOTE_API_TARGET": "self-hosted",
+        "LOCAL_INFERENCE_API_URL": server[0],
+        "ALLOW_NON_HTTPS_URL_INPUT": "True",
+        "ALLOW_URL_INPUT_WITHOUT_FQDN": "True",
+    }
+    with running_server(tmp_path_factory.mktemp("front_server"), **settings) as address:
+        yield address

@@ -10,6 +10,14 @@ class InvalidInputError(ValueError):
     """What a caller gave for a field cannot be used; the message names the field, value and mend."""
 
 
+class UnavailableError(Exception):
+    """What a step needs of another server is not to be had; `status_code` is what a client is told."""
+
+    def __init__(self, message: str, status_code: int) -> None:
+        super().__init__(message)
+        self.status_code = status_code
+
+
 def as_client_error(
     error: Exception, block: WorkflowBlock, status_code: int = 400
 ) -> ClientCausedStepExecutionError:

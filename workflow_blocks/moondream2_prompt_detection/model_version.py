@@ -11,6 +11,7 @@ RELEASED_MODEL = "moondream2/moondream2_2b_jul24"
 DEMO_MODEL = "moondream2-demo"
 
 LOCAL_PACKAGES_SETTING = "ALLOW_INFERENCE_MODELS_DIRECTLY_ACCESS_LOCAL_PACKAGES"
+MAX_LENGTH = 1000
 _PACKAGE_FILE = "model_config.json"
 
 
@@ -18,9 +19,9 @@ def check_model_version(value: object) -> str:
     """A `model_version` that may be one, without blanks around it.
 
     Raises:
-        InvalidInputError: it is no text, or blank.
+        InvalidInputError: it is no text, blank, longer than `MAX_LENGTH`, or holds control characters.
     """
-    if isinstance(value, str) and value.strip():
+    if isinstance(value, str) and value.strip() and len(value) <= MAX_LENGTH and value.isprintable():
         return value.strip()
     raise InvalidInputError(
         f"`model_version` is {shown(value)}; give a model id such as {RELEASED_MODEL!r}, {DEMO_MODEL!r}, "
@@ -43,7 +44,7 @@ def resolve_model_version(model_version: object) -> str:
             f"load; set {LOCAL_PACKAGES_SETTING}=True in its environment"
         )
     folder = demo_model_folder() if model_version == DEMO_MODEL else Path(model_version)
-    if not (folder / _PACKAGE_FILE).is_file():
+    if not _is_file(folder / _PACKAGE_FILE):
         raise InvalidInputError(
             f"`model_version` {shown(model_version)} is no model package: it has no {_PACKAGE_FILE}; "
             "give the folder of a package"
@@ -53,7 +54,19 @@ def resolve_model_version(model_version: object) -> str:
 
 def is_local(model_version: str) -> bool:
     """Whether a `model_version` means a package on the server's disk rather than a Roboflow model id."""
-    return model_version == DEMO_MODEL or Path(model_version).is_absolute() or Path(model_version).is_dir()
+    try:
+        return (
+            model_version == DEMO_MODEL or Path(model_version).is_absolute() or Path(model_version).is_dir()
+        )
+    except OSError:  # longer than names of files can be
+        return False
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def demo_model_folder() -> Path:

@@ -27,11 +27,10 @@ from roboflow_workflows.environment import (
     WORKFLOWS_REMOTE_EXECUTION_MAX_STEP_CONCURRENT_REQUESTS,
 )
 
-from workflow_blocks.client_errors import InvalidInputError
+from workflow_blocks.client_errors import InvalidInputError, UnavailableError
 from workflow_blocks.moondream2_prompt_detection.model_version import DEMO_MODEL
 from workflow_blocks.moondream2_prompt_detection.predictions import ImageDetections
 from workflow_blocks.moondream2_prompt_detection.remote_http import (
-    RemoteError,
     RemoteRefusedError,
     RemoteServer,
 )
@@ -77,20 +76,20 @@ def remote_server(mode: StepExecutionMode, api_key: str | None) -> RemoteServer 
         api_key: the workflow's; it goes to the engine's own remote target only.
 
     Raises:
-        RemoteError: a setting is wrong, or the target is Roboflow's hosted API, which has no Moondream2.
+        UnavailableError: a setting is wrong, or the target is Roboflow's hosted API, which has no Moondream2.
     """
     try:
         settings = RemoteSettings()
     except ValidationError as error:
         problem = error.errors(include_input=False, include_url=False)[0]
         name = f"MOONDREAM2_API_{str(problem['loc'][0]).upper()}"
-        raise RemoteError(f"the server's setting {name} is wrong: {problem['msg']}", 500) from error
+        raise UnavailableError(f"the server's setting {name} is wrong: {problem['msg']}", 500) from error
     if settings.url is not None:
         return _server(str(settings.url), settings.key, settings.timeout, "the server at MOONDREAM2_API_URL")
     if mode is StepExecutionMode.LOCAL:
         return None
     if WORKFLOWS_REMOTE_API_TARGET == "hosted":
-        raise RemoteError(
+        raise UnavailableError(
             "Roboflow's hosted API has no Moondream2; set MOONDREAM2_API_URL to an Inference server "
             "that has it, or WORKFLOWS_REMOTE_API_TARGET=self-hosted with LOCAL_INFERENCE_API_URL, or "
             "WORKFLOWS_STEP_EXECUTION_MODE=local",
@@ -119,7 +118,7 @@ def detect_remotely(
 
     Raises:
         InvalidInputError: the server finds fault with the model, an image or a prompt.
-        RemoteError: the server cannot be reached, is too slow, or gives no good answer.
+        UnavailableError: the server cannot be reached, is too slow, or gives no good answer.
     """
     detect = _detect_with_plugin if _has_plugin(server) else _detect_without_plugin
     tasks: list[list[Callable[[], ImageDetections]]] = [
@@ -229,7 +228,7 @@ class _Predictions(BaseModel):
     def to_detections(self, server: RemoteServer, n_classes: int | None) -> ImageDetections:
         boxes = self.predictions
         if n_classes is not None and any(box.class_id >= n_classes for box in boxes):
-            raise RemoteError(f"{server.name} found classes that it was not asked for")
+            raise UnavailableError(f"{server.name} found classes that it was not asked for", 502)
         centres = np.array([(box.x, box.y) for box in boxes], np.float64).reshape(-1, 2)
         sizes = np.array([(box.width, box.height) for box in boxes], np.float64).reshape(-1, 2)
         return ImageDetections(
@@ -252,4 +251,6 @@ def _parsed(server: RemoteServer, model: type[_Answer], answer: Any) -> _Answer:
         return model.model_validate(answer)
     except ValidationError as error:
         place = ".".join(map(str, error.errors()[0]["loc"]))
-        raise RemoteError(f"{server.name} gave an answer that is no detection (at {place!r})") from error
+        raise UnavailableError(
+            f"{server.name} gave an answer that is no detection (at {place!r})", 502
+        ) from error

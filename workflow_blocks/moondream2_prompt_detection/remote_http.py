@@ -14,6 +14,8 @@ from urllib3 import BaseHTTPResponse, Retry
 from urllib3.connectionpool import ConnectionPool
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
+from workflow_blocks.client_errors import UnavailableError
+
 CONNECT_TIMEOUT_S = 10.0
 # Waits of 0.5, 1, 2, 4, 8 and 16 s: a server that starts takes about half a minute.
 RETRIES = 6
@@ -25,14 +27,6 @@ _CHUNK_BYTES = 2**16
 _SHOWN_ANSWER = 500
 
 logger = logging.getLogger(__name__)
-
-
-class RemoteError(Exception):
-    """The other server did not do its part; `status_code` is what a client is told (HTTP 5xx)."""
-
-    def __init__(self, message: str, status_code: int = 502) -> None:
-        super().__init__(message)
-        self.status_code = status_code
 
 
 class RemoteRefusedError(Exception):
@@ -100,7 +94,7 @@ class RemoteServer:
 
         Raises:
             RemoteRefusedError: it finds fault with the request.
-            RemoteError: it cannot be reached, is too slow, or gives no good answer.
+            UnavailableError: it cannot be reached, is too slow, or gives no good answer.
         """
         headers = {"Accept-Encoding": "identity"}
         if self.api_key is not None:
@@ -157,9 +151,9 @@ class RemoteServer:
             raise self._error(f"failed (HTTP {status})")
         return answer
 
-    def _error(self, what: str, status_code: int = 502) -> RemoteError:
+    def _error(self, what: str, status_code: int = 502) -> UnavailableError:
         logger.warning("The Moondream2 server at %s %s", self.url, what)
-        return RemoteError(f"{self.name} {what}", status_code)
+        return UnavailableError(f"{self.name} {what}", status_code)
 
 
 def _keep_headers(request: requests.PreparedRequest) -> requests.PreparedRequest:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import numpy.typing as npt
 import supervision as sv
+from inference.core.exceptions import InvalidModelIDError
 from inference.core.workflows.core_steps.common.entities import StepExecutionMode
 from inference.core.workflows.execution_engine.entities.base import Batch, OutputDefinition, WorkflowImageData
 from inference.core.workflows.execution_engine.entities.types import (
@@ -33,15 +34,24 @@ from inference.core.workflows.prototypes.block import (
     roboflow_platform_model,
 )
 from inference.core.workflows.prototypes.models_provider import ModelsProvider
-from inference_models.errors import BaseInferenceModelsError, ModelInputError
+from inference_models.errors import (
+    BaseInferenceModelsError,
+    ForbiddenModelAccessError,
+    ModelInputError,
+    PaymentRequiredModelAccessError,
+    RetryError,
+    UnauthorizedModelAccessError,
+    UsagePausedModelAccessError,
+)
 from pydantic import BeforeValidator, ConfigDict, Field
 from roboflow_workflows.execution_engine.entities.workload import (
     Discovery,
     RuntimeRestriction,
     WorkOperation,
 )
+from roboflow_workflows.prototypes.platform_errors import RoboflowAPIConnectionError, RoboflowAPITimeoutError
 
-from workflow_blocks.client_errors import InvalidInputError, as_client_error, shown
+from workflow_blocks.client_errors import InvalidInputError, UnavailableError, as_client_error, shown
 from workflow_blocks.images import to_bgr_uint8
 from workflow_blocks.manifest_fields import unless_selector
 from workflow_blocks.moondream2_prompt_detection.model_version import (
@@ -68,7 +78,6 @@ from workflow_blocks.moondream2_prompt_detection.prompts import (
     parse_prompts,
 )
 from workflow_blocks.moondream2_prompt_detection.remote import detect_remotely, remote_server
-from workflow_blocks.moondream2_prompt_detection.remote_http import RemoteError
 
 SHORT_DESCRIPTION = "Find whatever you can name in an image, with Moondream2."
 
@@ -274,7 +283,7 @@ class Moondream2PromptDetectionBlockV1(WorkflowBlock):
                 found = detect_remotely(server, encoded, prompts_of_images, model, max_detections)
         except (InvalidInputError, ModelInputError) as error:
             raise as_client_error(error, self) from error
-        except RemoteError as error:
+        except UnavailableError as error:
             raise as_client_error(error, self, error.status_code) from error
         return [
             _to_outputs(detections, image, image_prompts, limits)
@@ -286,11 +295,22 @@ class Moondream2PromptDetectionBlockV1(WorkflowBlock):
         model_id = resolve_model_version(model_version)
         try:
             self._model_manager.add_model(model_id=model_id, api_key=self._api_key)
-        except (ValueError, OSError, BaseInferenceModelsError) as error:
-            if not is_local(model_id):
-                raise  # the server has answers of its own to what goes wrong with a download
+        except (RoboflowAPIConnectionError, RoboflowAPITimeoutError, RetryError) as error:
+            raise UnavailableError(
+                f"`model_version` {shown(model_id)} cannot be fetched: {_first_line(error)}; give a model "
+                "that this server has, or let it reach Roboflow",
+                503,
+            ) from error
+        except _ACCESS_ERRORS:
+            raise  # the server tells what is wrong with the API key
+        except (ValueError, OSError, InvalidModelIDError, BaseInferenceModelsError) as error:
+            mend = (
+                "mend the package"
+                if is_local(model_id)
+                else "give the id of a Moondream2 that this server can load"
+            )
             raise InvalidInputError(
-                f"`model_version` {shown(model_version)} cannot be loaded: {error}; mend the package"
+                f"`model_version` {shown(model_version)} cannot be loaded: {_first_line(error)}; {mend}"
             ) from error
         return model_id
 
@@ -316,6 +336,18 @@ class Moondream2PromptDetectionBlockV1(WorkflowBlock):
             )
             found.update(zip(indices, map(ImageDetections.from_model, results), strict=True))
         return [found[index] for index in range(len(images_bgr))]
+
+
+_ACCESS_ERRORS = (
+    UnauthorizedModelAccessError,
+    PaymentRequiredModelAccessError,
+    ForbiddenModelAccessError,
+    UsagePausedModelAccessError,
+)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0].partition(" - VISIT ")[0]
 
 
 def _prompts_of_images(prompts: Any, n_images: int) -> list[list[str]]:
