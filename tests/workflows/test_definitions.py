@@ -12,6 +12,7 @@ import supervision as sv
 
 from tests.scenes import image_bgr, recall, scene, true_boxes
 from training.scenes import SceneOptions, draw_scene
+from workflow_blocks.data_representation import from_engine
 from workflow_blocks.local_engine import make_engine, workflow_file
 
 NAMES = sorted(path.stem for path in workflow_file("detect_and_visualize").parent.glob("*.json"))
@@ -47,8 +48,9 @@ def count_hits(run_workflow, name, numbers=range(5), **inputs):
     found = there = 0
     for number in numbers:
         (result,) = run_workflow(definition(name), image=image_bgr(number), prompts=SHAPES, **inputs)
+        detections = from_engine(result["predictions"], name)
         for class_id, shape in enumerate(SHAPES):
-            own = result["predictions"][result["predictions"].class_id == class_id]
+            own = detections[detections.class_id == class_id]
             hits, total = recall(own.xyxy, true_boxes(number, shape=shape))
             found, there = found + hits, there + total
     return found, there
@@ -66,7 +68,11 @@ def test_count_by_prompt_counts_and_draws(run_workflow):
         (result,) = run_workflow(definition("count_by_prompt"), image=image_bgr(number), prompts=SHAPES)
         true = {shape: len(true_boxes(number, shape=shape)) for shape in SHAPES}
         right += sum(result["counts"][shape] == count for shape, count in true.items())
-        assert result["total"] == sum(result["counts"].values()) == len(result["predictions"])
+        assert (
+            result["total"]
+            == sum(result["counts"].values())
+            == len(from_engine(result["predictions"], "test"))
+        )
         assert not np.array_equal(result["visualization"].numpy_image, image_bgr(number))
 
     assert right >= 0.8 * 6 * len(SHAPES)
@@ -78,7 +84,7 @@ def test_redact_by_prompt_changes_what_it_names_and_nothing_else(run_workflow):
         (result,) = run_workflow(definition("redact_by_prompt"), image=image_bgr(number), prompts="circle")
         before, after = image_bgr(number), result["redacted"].numpy_image
         outside = np.ones(before.shape[:2], bool)
-        for x_min, y_min, x_max, y_max in result["predictions"].xyxy.round().astype(int):
+        for x_min, y_min, x_max, y_max in from_engine(result["predictions"], "test").xyxy.round().astype(int):
             outside[max(y_min - 1, 0) : y_max + 1, max(x_min - 1, 0) : x_max + 1] = False
             checked += 1
             assert not np.array_equal(before[y_min:y_max, x_min:x_max], after[y_min:y_max, x_min:x_max])
@@ -124,7 +130,8 @@ def test_prompts_per_image_asks_each_image_its_own(run_workflow):
     for number, (own, result) in enumerate(zip(prompts, results, strict=True)):
         assert list(result["counts"]) == own
         for class_id, shape in enumerate(own):
-            boxes = result["predictions"].xyxy[result["predictions"].class_id == class_id]
+            detections = from_engine(result["predictions"], "test")
+            boxes = detections.xyxy[detections.class_id == class_id]
             hits, total = recall(boxes, true_boxes(number, shape=shape))
             found, there = found + hits, there + total
     assert found >= 0.7 * there > 0
@@ -143,7 +150,7 @@ def test_tiles_find_small_objects_that_a_whole_image_hides(run_workflow):
         there += len(true)
         for name in hits:
             (result,) = run_workflow(definition(name), image=image, prompts="shape")
-            hits[name] += recall(result["predictions"].xyxy, true)[0]
+            hits[name] += recall(from_engine(result["predictions"], name).xyxy, true)[0]
 
     assert there > 10
     assert hits["tiled_small_objects"] > hits["detect_and_visualize"]
@@ -158,7 +165,7 @@ def test_crop_and_prompt_again_finds_parts_in_the_whole_image(run_workflow):
             prompts="shape",
             part_prompts=["circle"],
         )
-        hits, total = recall(result["parts"].xyxy, true_boxes(number, shape="circle"))
+        hits, total = recall(from_engine(result["parts"], "test").xyxy, true_boxes(number, shape="circle"))
         found, there = found + hits, there + total
 
     assert found >= 0.5 * there > 0
@@ -169,7 +176,7 @@ def test_crop_and_prompt_again_takes_an_image_without_objects(run_workflow):
 
     results = run_workflow(definition("crop_and_prompt_again"), image=[blank, image_bgr(0)])
 
-    assert len(results[0]["parts"]) == 0
+    assert len(from_engine(results[0]["parts"], "test")) == 0
     np.testing.assert_array_equal(results[0]["visualization"].numpy_image, blank)
 
 
@@ -239,7 +246,7 @@ def test_track_and_count_video_counts_what_crosses_the_line(tmp_path):
     pipeline.join()
 
     assert len(results) == 20
-    assert sum(len(result["predictions"]) == 1 for result in results) >= 17
+    assert sum(len(from_engine(result["predictions"], "test")) == 1 for result in results) >= 17
     assert {results[0]["count_in"], results[0]["count_out"]} == {0}
     assert {results[-1]["count_in"], results[-1]["count_out"]} == {0, 1}
 

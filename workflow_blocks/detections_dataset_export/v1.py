@@ -33,6 +33,7 @@ from roboflow_workflows.core_steps.sinks.noop import disabled_sink_message
 from roboflow_workflows.execution_engine.entities.workload import WorkOperation
 
 from workflow_blocks.client_errors import InvalidInputError, as_client_error, shown
+from workflow_blocks.data_representation import from_engine
 from workflow_blocks.detections_dataset_export.dataset import Dataset
 from workflow_blocks.detections_dataset_export.formats import SPLITS
 from workflow_blocks.detections_dataset_export.records import Box, DatasetError
@@ -244,7 +245,7 @@ class DetectionsDatasetExportBlockV1(WorkflowBlock):
     def run(
         self,
         images: WorkflowImageData,
-        predictions: sv.Detections,
+        predictions: Any,
         target_directory: str,
         format: Literal["coco", "yolo", "pascal_voc"],
         split: str | dict[str, float],
@@ -271,7 +272,8 @@ class DetectionsDatasetExportBlockV1(WorkflowBlock):
         if time.monotonic() - self._last_written < cooldown_seconds:
             return _outputs("Sink cooldown applies", throttled=True)
         self._last_written = time.monotonic()
-        boxes, names = _visible_boxes(predictions, *image_bgr.shape[:2])
+        detections = from_engine(predictions, self.__class__.__name__)
+        boxes, names = _visible_boxes(detections, *image_bgr.shape[:2])
         write = partial(
             self._write,
             image_bgr,

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import supervision as sv
 from inference.core.workflows.execution_engine.constants import (
@@ -22,6 +22,8 @@ from inference.core.workflows.execution_engine.entities.types import (
 )
 from inference.core.workflows.prototypes.block import BlockResult, WorkflowBlock, WorkflowBlockManifest
 from pydantic import ConfigDict, Field
+
+from workflow_blocks.data_representation import from_engine
 
 SHORT_DESCRIPTION = "Turn predictions into CSV or JSON lines, one row per detection."
 
@@ -102,12 +104,13 @@ class DetectionsTableBlockV1(WorkflowBlock):
 
     def run(
         self,
-        predictions: sv.Detections,
+        predictions: Any,
         image: WorkflowImageData | None,
         image_name: str | None,
         format: str,
     ) -> BlockResult:
-        rows = list(detections_to_rows(predictions, image_name or _name_of(image, predictions)))
+        detections = from_engine(predictions, self.__class__.__name__)
+        rows = list(detections_to_rows(detections, image_name or _name_of(image, detections)))
         return {"content": rows_to_csv(rows) if format == "csv" else rows_to_json_lines(rows)}
 
 

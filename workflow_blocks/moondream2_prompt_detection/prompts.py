@@ -37,7 +37,7 @@ def parse_prompt(value: object) -> str:
     """A single prompt without blanks around.
 
     Raises:
-        InvalidInputError: it is no string, blank or too long.
+        InvalidInputError: it is no string, no Unicode text, blank or too long.
     """
     if not isinstance(value, str):
         raise InvalidInputError(f"`prompts` holds {shown(value)}, which is no string; give words to look for")
@@ -48,5 +48,9 @@ def parse_prompt(value: object) -> str:
         raise InvalidInputError(
             f"`prompts` holds a prompt of {len(prompt)} characters, {shown(prompt)}; "
             f"at most {MAX_PROMPT_LENGTH} are taken"
+        )
+    if any("\ud800" <= character <= "\udfff" for character in prompt):
+        raise InvalidInputError(
+            f"`prompts` holds {shown(value)}, which has half of a surrogate pair; give Unicode text"
         )
     return prompt

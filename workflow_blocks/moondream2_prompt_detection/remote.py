@@ -6,6 +6,12 @@ from functools import cache, partial
 from typing import Annotated, Any, TypeVar
 
 import numpy as np
+from inference.core.env import (
+    LOCAL_INFERENCE_API_URL,
+    WORKFLOWS_REMOTE_API_KEY_TRANSPORT,
+    WORKFLOWS_REMOTE_API_TARGET,
+    WORKFLOWS_REMOTE_EXECUTION_MAX_STEP_CONCURRENT_REQUESTS,
+)
 from inference.core.workflows.core_steps.common.entities import StepExecutionMode
 from inference.core.workflows.core_steps.common.utils import run_in_parallel
 from pydantic import (
@@ -20,12 +26,6 @@ from pydantic import (
     field_validator,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from roboflow_workflows.environment import (
-    LOCAL_INFERENCE_API_URL,
-    WORKFLOWS_REMOTE_API_KEY_TRANSPORT,
-    WORKFLOWS_REMOTE_API_TARGET,
-    WORKFLOWS_REMOTE_EXECUTION_MAX_STEP_CONCURRENT_REQUESTS,
-)
 
 from workflow_blocks.client_errors import InvalidInputError, UnavailableError
 from workflow_blocks.moondream2_prompt_detection.model_version import DEMO_MODEL

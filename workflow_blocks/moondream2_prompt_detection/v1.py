@@ -5,7 +5,6 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import supervision as sv
 from inference.core.exceptions import InvalidModelIDError
 from inference.core.workflows.core_steps.common.entities import StepExecutionMode
 from inference.core.workflows.execution_engine.entities.base import Batch, OutputDefinition, WorkflowImageData
@@ -52,6 +51,7 @@ from roboflow_workflows.execution_engine.entities.workload import (
 from roboflow_workflows.prototypes.platform_errors import RoboflowAPIConnectionError, RoboflowAPITimeoutError
 
 from workflow_blocks.client_errors import InvalidInputError, UnavailableError, as_client_error, shown
+from workflow_blocks.data_representation import to_engine
 from workflow_blocks.images import to_bgr_uint8
 from workflow_blocks.manifest_fields import unless_selector
 from workflow_blocks.moondream2_prompt_detection.model_version import (
@@ -371,11 +371,11 @@ def _jpeg_base64(bgr: npt.NDArray[np.uint8], image: WorkflowImageData) -> str:
 
 def _to_outputs(
     found: ImageDetections, image: WorkflowImageData, prompts: list[str], limits: DetectionLimits
-) -> dict[str, sv.Detections | dict[str, int]]:
+) -> dict[str, Any]:
     height, width = image.numpy_image.shape[:2]
     detections = select_detections(found, width, height, limits)
     per_prompt = np.bincount(detections.class_id, minlength=len(prompts))
     return {
-        "predictions": attach_workflow_data(detections, image, prompts),
+        "predictions": to_engine(attach_workflow_data(detections, image, prompts)),
         "counts": dict(zip(prompts, per_prompt.tolist(), strict=True)),
     }

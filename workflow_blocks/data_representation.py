@@ -1,0 +1,34 @@
+"""Predictions as the engine passes them between steps: `supervision` on numpy, or Inference's own on tensors.
+
+The engine's setting `ENABLE_TENSOR_DATA_REPRESENTATION` decides; this plugin's blocks work on `supervision`.
+"""
+
+from typing import Any
+
+import supervision as sv
+from inference.core.env import ENABLE_TENSOR_DATA_REPRESENTATION
+
+
+def to_engine(detections: sv.Detections) -> Any:
+    """Detections with their workflow data, as the engine's other blocks take them."""
+    if not ENABLE_TENSOR_DATA_REPRESENTATION:
+        return detections
+    from roboflow_workflows.execution_engine.v1.dynamic_blocks.representation_boundary import (
+        sv_detections_to_native,
+    )
+
+    return sv_detections_to_native(detections)
+
+
+def from_engine(predictions: Any, block_name: str) -> sv.Detections:
+    """Predictions of any block (boxes, masks or key points), as `supervision` has them."""
+    if isinstance(predictions, sv.Detections):
+        return predictions
+    from roboflow_workflows.execution_engine.v1.dynamic_blocks.representation_boundary import (
+        native_detections_to_sv,
+        native_key_point_prediction_to_sv,
+    )
+
+    if isinstance(predictions, tuple):
+        return native_key_point_prediction_to_sv(predictions, block_name, "predictions")
+    return native_detections_to_sv(predictions)
