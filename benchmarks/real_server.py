@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 # What Inference, once imported, has its child processes do; a server of its own decides for itself.
@@ -19,9 +20,17 @@ INHERITED = {
 READY = re.compile(r"Ready: (http://\S+)")
 
 
+@dataclass(frozen=True)
+class RealServer:
+    """A server that runs: where it listens, and its process."""
+
+    address: str
+    process_id: int
+
+
 @contextmanager
-def running_server(folder: Path, *options: str, **settings: str) -> Iterator[str]:
-    """Starts a server in `folder` on a free port and gives its address; stops it at the end.
+def running_server(folder: Path, *options: str, **settings: str) -> Iterator[RealServer]:
+    """Starts a server in `folder` on a free port; stops it at the end.
 
     Args:
         folder: its working directory, for its models and its log.
@@ -38,7 +47,7 @@ def running_server(folder: Path, *options: str, **settings: str) -> Iterator[str
             [*command, *options], cwd=folder, env=environment, stdout=file, stderr=subprocess.STDOUT
         )
     try:
-        yield _address(process, log)
+        yield RealServer(_address(process, log), process.pid)
     finally:
         process.send_signal(signal.SIGINT)
         try:

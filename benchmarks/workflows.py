@@ -16,8 +16,8 @@ PROMPTS = [
 Run = Callable[[UInt8Array | list[UInt8Array]], Any]
 
 
-def our_block(model_manager: Any, package: str, prompts: Sequence[str]) -> Run:
-    """One step with all prompts."""
+def our_block(model_manager: Any, package: str, prompts: Sequence[str], **engine: Any) -> Run:
+    """One step with all prompts; `engine` is more of `make_engine`'s arguments."""
     step = {
         "type": "workflow_blocks/moondream2_prompt_detection@v1",
         "name": "detection",
@@ -26,11 +26,11 @@ def our_block(model_manager: Any, package: str, prompts: Sequence[str]) -> Run:
         "model_version": package,
         "iou_threshold": 1.0,
     }
-    return _runner(model_manager, [step])
+    return _runner(model_manager, [step], engine)
 
 
-def core_blocks(model_manager: Any, package: str, prompts: Sequence[str]) -> Run:
-    """A step for each prompt."""
+def core_blocks(model_manager: Any, package: str, prompts: Sequence[str], **engine: Any) -> Run:
+    """A step for each prompt; `engine` is more of `make_engine`'s arguments."""
     steps = [
         {
             "type": "roboflow_core/moondream2@v1",
@@ -41,10 +41,10 @@ def core_blocks(model_manager: Any, package: str, prompts: Sequence[str]) -> Run
         }
         for index, prompt in enumerate(prompts)
     ]
-    return _runner(model_manager, steps)
+    return _runner(model_manager, steps, engine)
 
 
-def _runner(model_manager: Any, steps: list[dict[str, Any]]) -> Run:
+def _runner(model_manager: Any, steps: list[dict[str, Any]], engine_options: dict[str, Any]) -> Run:
     outputs = [
         {"type": "JsonField", "name": step["name"], "selector": f"$steps.{step['name']}.predictions"}
         for step in steps
@@ -55,5 +55,5 @@ def _runner(model_manager: Any, steps: list[dict[str, Any]]) -> Run:
         "steps": steps,
         "outputs": outputs,
     }
-    engine = make_engine(definition, model_manager)
+    engine = make_engine(definition, model_manager, **engine_options)
     return lambda images: engine.run(runtime_parameters={"image": images})

@@ -93,8 +93,8 @@ def server(tmp_path_factory):
     from benchmarks.real_server import running_server
 
     folder = tmp_path_factory.mktemp("server")
-    with running_server(folder) as address:
-        yield address, folder
+    with running_server(folder) as running:
+        yield running.address, folder
 
 
 @pytest.fixture(scope="session")
@@ -102,8 +102,8 @@ def plain_server(tmp_path_factory):
     """The address of a real server without the plugin."""
     from benchmarks.real_server import running_server
 
-    with running_server(tmp_path_factory.mktemp("plain_server"), WORKFLOWS_PLUGINS="") as address:
-        yield address
+    with running_server(tmp_path_factory.mktemp("plain_server"), WORKFLOWS_PLUGINS="") as running:
+        yield running.address
 
 
 @pytest.fixture(scope="session")
@@ -120,5 +120,5 @@ def front_server(tmp_path_factory, server):
         "ALLOW_NON_HTTPS_URL_INPUT": "True",
         "ALLOW_URL_INPUT_WITHOUT_FQDN": "True",
     }
-    with running_server(tmp_path_factory.mktemp("front_server"), **settings) as address:
-        yield address
+    with running_server(tmp_path_factory.mktemp("front_server"), **settings) as running:
+        yield running.address

@@ -51,8 +51,19 @@ def make_model_manager() -> Any:
     return ModelManager(RoboflowModelRegistry(ROBOFLOW_MODEL_TYPES))
 
 
-def make_engine(definition: dict[str, Any], model_manager: Any, max_concurrent_steps: int = 1) -> Any:
+def make_engine(
+    definition: dict[str, Any],
+    model_manager: Any,
+    max_concurrent_steps: int = 1,
+    init_parameters: dict[str, Any] | None = None,
+) -> Any:
     """An execution engine for a workflow definition.
+
+    Args:
+        definition: the workflow.
+        model_manager: gives the models.
+        max_concurrent_steps: how many steps may run at once.
+        init_parameters: more of what blocks are made with, such as `workflows_core.step_execution_mode`.
 
     Raises:
         inference.core.workflows.errors.WorkflowError: the definition does not compile.
@@ -65,7 +76,8 @@ def make_engine(definition: dict[str, Any], model_manager: Any, max_concurrent_s
         init_parameters={
             "workflows_core.model_manager": ModelManagerModelsProvider(model_manager),
             "workflows_core.api_key": None,
-        },
+        }
+        | (init_parameters or {}),
         max_concurrent_steps=max_concurrent_steps,
     )
 

@@ -191,7 +191,7 @@ def is_raised_by_this_package(error):
 
 
 def test_mutated_definitions_raise_the_engine_s_own_errors(model_manager):
-    """The engine itself meets some with a bare `TypeError` or `ValidationError`: no frame of those is ours."""
+    """The engine itself answers some with a bare `TypeError` or `ValidationError`: none of ours."""
     chance = random.Random(5)
     definitions = [json.loads(workflow_file(name).read_text()) for name in workflow_names()]
     compiled = refused = 0

@@ -1,0 +1,39 @@
+"""Many requests at once for one model."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from tests.scenes import image_bgr
+from tests.workflows.definitions import detection_workflow
+from workflow_blocks.data_representation import from_engine
+from workflow_blocks.local_engine import make_engine, make_model_manager
+
+
+def test_requests_that_come_together_load_one_model_and_get_their_own_answers(golden_package, monkeypatch):
+    from workflow_blocks.moondream2 import inference_model
+
+    loaded = []
+    load_detector = inference_model.load_detector
+
+    def counted(*arguments, **others):
+        loaded.append(arguments)
+        return load_detector(*arguments, **others)
+
+    monkeypatch.setattr(inference_model, "load_detector", counted)
+    manager = make_model_manager()
+    definition = detection_workflow(model_version=str(golden_package))
+
+    def ask(number):
+        engine = make_engine(definition, manager)
+        (result,) = engine.run(
+            runtime_parameters={"image": image_bgr(number % 4), "prompts": ["red circle", "dog"]}
+        )
+        return from_engine(result["predictions"], "test").xyxy
+
+    with ThreadPoolExecutor(8) as clients:
+        together = list(clients.map(ask, range(16)))
+
+    assert len(loaded) == 1
+    for number, boxes in enumerate(together):
+        np.testing.assert_allclose(boxes, ask(number), atol=1e-3)
