@@ -24,9 +24,10 @@ def test_requests_that_come_together_load_one_model_and_get_their_own_answers(go
     manager = make_model_manager()
     definition = detection_workflow(model_version=str(golden_package))
 
+    engines = [make_engine(definition, manager) for _ in range(16)]
+
     def ask(number):
-        engine = make_engine(definition, manager)
-        (result,) = engine.run(
+        (result,) = engines[number].run(
             runtime_parameters={"image": image_bgr(number % 4), "prompts": ["red circle", "dog"]}
         )
         return from_engine(result["predictions"], "test").xyxy
