@@ -30,12 +30,15 @@ class RealServer:
 
 @contextmanager
 def running_server(folder: Path, *options: str, **settings: str) -> Iterator[RealServer]:
-    """Starts a server in `folder` on a free port; stops it at the end.
+    """Starts a server in `folder` on a free port; stops it at the end, as Ctrl-C does.
 
     Args:
         folder: its working directory, for its models and its log.
         options: of `workflow-blocks serve`.
         settings: environment variables beside those of this process.
+
+    Raises:
+        RuntimeError: it does not start, or does not end well.
     """
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "server.log"
@@ -51,9 +54,11 @@ def running_server(folder: Path, *options: str, **settings: str) -> Iterator[Rea
     finally:
         process.send_signal(signal.SIGINT)
         try:
-            process.wait(timeout=30)
+            status = process.wait(timeout=30)
         finally:
             process.kill()
+    if status != 0:
+        raise RuntimeError(f"the server ended with {status}:\n{log.read_text()[-2000:]}")
 
 
 def _address(process: subprocess.Popen[bytes], log: Path) -> str:

@@ -131,6 +131,16 @@ def test_prompts_of_an_image_s_own(run, folder, tmp_path):
     assert list(json.loads(result.read_text())["counts"]) == ["star", "square"]
 
 
+def test_a_sink_that_fails_fails_the_file(run, folder):
+    write_images(folder, range(1))
+    (folder / "occupied").write_text("a file where a folder should be")
+
+    code, output = run("label_a_dataset", "-i", folder, "--target_directory", folder / "occupied")
+
+    assert code == 1
+    assert "000.jpg: failed: " in output
+
+
 def test_a_prompt_that_no_image_can_be_asked(run, folder):
     write_images(folder, range(15))
 

@@ -168,6 +168,16 @@ def _run_over_image(run: Run, engine: Any, path: Path, image_name: str) -> None:
     except WorkflowError as error:
         raise FileError(str(error.inner_error or error)) from error
     dump_image_processing_results(outputs, str(path), str(run.output), save_image_outputs=True)
+    _check_sinks(outputs)
+
+
+def _check_sinks(outputs: Mapping[str, Any]) -> None:
+    """An output `failed` or `..._failed` says that a sink did not do its part, `..._message` why."""
+    for name, value in outputs.items():
+        if value is True and name.split("_")[-1] == "failed":
+            raise FileError(
+                f"{name}: {outputs.get(name.removesuffix('failed') + 'message', 'no reason given')}"
+            )
 
 
 def _parameters_of(run: Run, path: Path) -> dict[str, Any]:

@@ -282,6 +282,21 @@ def test_a_server_that_hangs_is_left_after_the_time_out(serve, monkeypatch):
     assert len(server.posts("/workflows/run")) == 1
 
 
+def test_a_server_that_hangs_in_its_answer_is_left_after_the_time_out(serve, monkeypatch):
+    def hang(handler):
+        handler.send_response(200)
+        handler.send_header("Content-Length", "100000")
+        handler.end_headers()
+        handler.wfile.write(b"{")
+        time.sleep(3)
+
+    monkeypatch.setenv("MOONDREAM2_API_TIMEOUT", "0.3")
+    server = serve(Raw(hang))
+
+    assert failure()[0] == 504
+    assert len(server.posts("/workflows/run")) == 1
+
+
 def test_a_server_that_trickles_is_left_after_the_time_out(serve, monkeypatch):
     def trickle(handler):
         handler.send_response(200)

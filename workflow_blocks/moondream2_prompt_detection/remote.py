@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import lru_cache, partial
 from typing import Annotated, Any, TypeVar
 
 import numpy as np
@@ -30,15 +30,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from workflow_blocks.client_errors import InvalidInputError, UnavailableError
 from workflow_blocks.moondream2_prompt_detection.model_version import DEMO_MODEL
 from workflow_blocks.moondream2_prompt_detection.predictions import ImageDetections
-from workflow_blocks.moondream2_prompt_detection.remote_http import (
-    RemoteRefusedError,
-    RemoteServer,
-)
+from workflow_blocks.moondream2_prompt_detection.remote_http import RemoteRefusedError, RemoteServer
 
 BLOCK_TYPE = "workflow_blocks/moondream2_prompt_detection@v1"
 # Whether a server has the plugin is asked again after this long: it may have got it.
 PLUGIN_KNOWN_FOR_S = 300.0
-
 
 _Answer = TypeVar("_Answer", bound=BaseModel)
 
@@ -99,7 +95,7 @@ def remote_server(mode: StepExecutionMode, api_key: str | None) -> RemoteServer 
     return _server(LOCAL_INFERENCE_API_URL, key, settings.timeout, "the server at LOCAL_INFERENCE_API_URL")
 
 
-@cache
+@lru_cache(maxsize=64)
 def _server(url: str, key: SecretStr | None, timeout_s: float, name: str) -> RemoteServer:
     """One for each address and key, whose connections stay open."""
     return RemoteServer(url.rstrip("/"), key, WORKFLOWS_REMOTE_API_KEY_TRANSPORT, timeout_s, name)
@@ -137,18 +133,19 @@ def detect_remotely(
     return [ImageDetections.joined([next(answers) for _ in of_image]) for of_image in tasks]
 
 
-_plugin_known: dict[RemoteServer, tuple[float, bool]] = {}
+# By address: when it was asked, and the answer.
+_plugin_known: dict[str, tuple[float, bool]] = {}
 
 
 def _has_plugin(server: RemoteServer) -> bool:
-    asked_at, answer = _plugin_known.get(server, (-PLUGIN_KNOWN_FOR_S, False))
+    asked_at, answer = _plugin_known.get(server.url, (-PLUGIN_KNOWN_FOR_S, False))
     if time.monotonic() - asked_at > PLUGIN_KNOWN_FOR_S:
         try:
             server.post("/workflows/validate", _workflow(max_detections=1))
             answer = True
         except RemoteRefusedError:
             answer = False
-        _plugin_known[server] = (time.monotonic(), answer)
+        _plugin_known[server.url] = (time.monotonic(), answer)
     return answer
 
 

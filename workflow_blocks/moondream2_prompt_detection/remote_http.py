@@ -17,7 +17,7 @@ from urllib3.exceptions import HTTPError, ReadTimeoutError
 from workflow_blocks.client_errors import UnavailableError
 
 CONNECT_TIMEOUT_S = 10.0
-# Waits of 0.5, 1, 2, 4, 8 and 16 s: a server that starts takes about half a minute.
+# Waits of 0, 1, 2, 4, 8 and 16 s: a server that starts takes about half a minute.
 RETRIES = 6
 BACKOFF_S = 0.5
 MAX_RETRY_AFTER_S = 16.0
@@ -113,7 +113,7 @@ class RemoteServer:
                 auth=_keep_headers,
             ) as response:
                 content = self._read(response)
-        except requests.Timeout as error:
+        except (requests.Timeout, ReadTimeoutError) as error:
             raise self._error(f"did not answer within {self.timeout_s:g} s", 504) from error
         except (requests.RequestException, HTTPError) as error:
             raise self._error(f"cannot be reached or broke off ({type(error).__name__})") from error
