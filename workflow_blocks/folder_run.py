@@ -232,12 +232,13 @@ def _report(console: Console, output: Path, n_done: int, n_before: int, failures
     _write_failures(output, failures)
     _print_counts(console, output)
     for name, reason in list(failures.items())[:MAX_FAILURES_SHOWN]:
-        console.print(f"[red]Failed: {name}: {escape(reason)}[/red]", soft_wrap=True)
+        console.print(f"[red]Failed: {escape(f'{name}: {reason}')}[/red]", soft_wrap=True)
     if len(failures) > MAX_FAILURES_SHOWN:
-        console.print(f"[red]... and {len(failures) - MAX_FAILURES_SHOWN} more, in {output / FAILURES}[/red]")
+        rest = len(failures) - MAX_FAILURES_SHOWN
+        console.print(f"[red]... and {rest} more, in {escape(str(output / FAILURES))}[/red]")
     earlier = f", {n_before} of them before" if n_before else ""
     console.print(
-        f"[bold]{n_done} done{earlier}, {len(failures)} failed. Results in {output}/[/bold]\n"
+        f"[bold]{n_done} done{earlier}, {len(failures)} failed. Results in {escape(str(output))}/[/bold]\n"
         "  <file name>/              JSON and pictures; of a video a table and videos\n"
         "  aggregated_results.csv    a row for each image",
         soft_wrap=True,

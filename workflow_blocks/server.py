@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from workflow_blocks.local_engine import make_model_manager, quiet, workflow_file, workflow_names
 
@@ -43,11 +44,13 @@ def serve(host: str, port: int) -> None:
         port: 0 takes a free one.
 
     Raises:
-        ServerError: the address is taken or not ours, or the server's packages are not installed.
+        ServerError: the address is taken or not ours, the server's packages are not installed, or the model
+            cache cannot be written.
     """
     console = Console(soft_wrap=True, highlight=False)
     with _listen(host, port) as listener:
-        address = f"http://{host}:{listener.getsockname()[1]}"
+        shown_host = f"[{host}]" if ":" in host else host
+        address = f"http://{shown_host}:{listener.getsockname()[1]}"
         with console.status("Starting Inference (its imports take a while)..."), quiet():
             app = make_app()
             install_definitions()
@@ -84,17 +87,30 @@ def install_definitions() -> None:
     """Lets clients run this package's definitions by name, as workflows of the workspace `local`.
 
     A workflow that somebody else has saved under such a name stays.
+
+    Raises:
+        ServerError: the folder of saved workflows cannot be written.
     """
     from inference.core.env import MODEL_CACHE_DIR
 
     folder = Path(MODEL_CACHE_DIR) / "workflow" / "local"
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in workflow_names():
-        file = folder / f"{sha256(name.encode()).hexdigest()}.json"
-        if file.exists() and json.loads(file.read_text()).get("from") != __package__:
-            continue
-        config = json.dumps({"specification": json.loads(workflow_file(name).read_text())})
-        file.write_text(json.dumps({"id": name, "name": name, "config": config, "from": __package__}))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in workflow_names():
+            file = folder / f"{sha256(name.encode()).hexdigest()}.json"
+            if file.exists() and not _is_ours(file):
+                continue
+            config = json.dumps({"specification": json.loads(workflow_file(name).read_text())})
+            file.write_text(json.dumps({"id": name, "name": name, "config": config, "from": __package__}))
+    except OSError as error:
+        raise ServerError(f"{folder} cannot be written: {error}; give another --model-cache") from error
+
+
+def _is_ours(file: Path) -> bool:
+    try:
+        return bool(json.loads(file.read_text()).get("from") == __package__)
+    except (ValueError, AttributeError):
+        return False
 
 
 @contextmanager
@@ -154,7 +170,9 @@ def _announce(console: Console, address: str) -> None:
     console.print("Settings (environment variables of Inference):")
     for name, meaning in SHOWN_SETTINGS.items():
         value = os.environ.get(name, getattr(env, name, None))
-        console.print(f"  {name}={'' if value is None else value}  [dim]{meaning}[/dim]")
+        console.print(f"  {name}={'' if value is None else escape(str(value))}  [dim]{meaning}[/dim]")
+    if os.environ.get("MOONDREAM2_API_URL"):
+        console.print("  MOONDREAM2_API_URL is set: another server detects for this plugin's block")
     console.print(f"Workflows that clients can run as {address}/local/workflows/<name>:")
     console.print(f"  {', '.join(workflow_names())}")
     console.print(f"[bold]Ready: {address}[/bold] (the API's description: {address}/docs). Ctrl-C stops it.")

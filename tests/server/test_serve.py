@@ -47,3 +47,13 @@ def test_definitions_are_renewed_but_a_user_s_own_stays(saved):
     saved.write_text(own)
     install_definitions()
     assert saved.read_text() == own
+
+
+def test_a_model_cache_that_cannot_be_written_is_told(tmp_path, monkeypatch):
+    from workflow_blocks.server import ServerError, install_definitions
+
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setattr("inference.core.env.MODEL_CACHE_DIR", str(tmp_path / "file"))
+
+    with pytest.raises(ServerError, match=r"cannot be written.*give another --model-cache"):
+        install_definitions()
