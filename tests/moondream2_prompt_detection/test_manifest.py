@@ -104,7 +104,7 @@ def test_what_the_engine_asks_of_a_model_block_is_declared():
 
     assert manifest.get_execution_engine_compatibility() == ">=1.3.0,<2.0.0"
     assert manifest.get_supported_model_variants() == [RELEASED_MODEL]
-    restrictions = {"slow_without_gpu", "remote_step_execution_not_supported"}
+    restrictions = {"slow_without_gpu", "hosted_api_has_no_moondream2"}
     assert {restriction.code for restriction in manifest.get_restrictions()} == restrictions
     discovery = manifest.get_actual_restrictions(ignore_environment_restrictions=True)
     assert discovery.complete

@@ -258,7 +258,7 @@ def test_a_server_s_wish_to_wait_is_capped(serve, monkeypatch):
         ((200, b'{"outputs": [{"predictions": {"predictions": [{"x": NaN}]}}]}'), 502, "no detection"),
         (found(BOX | {"class_id": 7}), 502, "classes that it was not asked for"),
         (found(BOX | {"width": -1}), 502, "no detection"),
-        ((200, b"{", {"Content-Length": "500"}), 502, "broke off"),
+        ((200, b"{", {"Content-Length": "500", "Connection": "close"}), 502, "broke off"),
         ((307, b"", {"Location": "http://127.0.0.1:9/"}), 502, "redirects to another address"),
     ],
 )

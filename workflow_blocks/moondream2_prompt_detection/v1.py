@@ -233,6 +233,13 @@ _RESTRICTIONS = [
         applies_to_runtimes=[Runtime.SELF_HOSTED_CPU],
         applies_to_step_execution_modes=[StepExecutionMode.LOCAL],
     ),
+    RuntimeRestriction(
+        code="hosted_api_has_no_moondream2",
+        severity=Severity.SOFT,
+        note="Remote step execution needs an Inference server that has Moondream2; "
+        "Roboflow's hosted API has not.",
+        applies_to_step_execution_modes=[StepExecutionMode.REMOTE],
+    ),
 ]
 
 
