@@ -128,9 +128,12 @@ def detect(
     mode=StepExecutionMode.LOCAL,
     api_key=None,
     model="some/model",
+    model_manager=None,
     **fields,
 ):
-    block = Moondream2PromptDetectionBlockV1(model_manager=None, api_key=api_key, step_execution_mode=mode)
+    block = Moondream2PromptDetectionBlockV1(
+        model_manager=model_manager, api_key=api_key, step_execution_mode=mode
+    )
     images = [
         WorkflowImageData(
             parent_metadata=ImageParentMetadata(parent_id=f"image_{index}"),

@@ -3,6 +3,8 @@
 import base64
 import json
 import re
+import socket
+from urllib.parse import urlparse
 
 import cv2
 import numpy as np
@@ -246,6 +248,19 @@ def test_garbage_harms_nobody(server, client, body):
     )
 
     assert 400 <= answer.status_code < 500
+    assert_it_lives(client)
+
+
+def test_a_client_that_hangs_up_harms_nobody(server, client):
+    address = urlparse(server[0])
+    for sent in (
+        b"",
+        b"POST /workflows/run HTTP/1.1\r\nHost: x\r\nContent-Length: 99999\r\n\r\n{",
+        b"\x16\x03\x01" * 50,
+    ):
+        with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
+            connection.sendall(sent)
+
     assert_it_lives(client)
 
 

@@ -48,7 +48,11 @@ from roboflow_workflows.execution_engine.entities.workload import (
     RuntimeRestriction,
     WorkOperation,
 )
-from roboflow_workflows.prototypes.platform_errors import RoboflowAPIConnectionError, RoboflowAPITimeoutError
+from roboflow_workflows.prototypes.platform_errors import (
+    RoboflowAPIConnectionError,
+    RoboflowAPINotNotFoundError,
+    RoboflowAPITimeoutError,
+)
 
 from workflow_blocks.client_errors import InvalidInputError, UnavailableError, as_client_error, shown
 from workflow_blocks.data_representation import to_engine
@@ -310,7 +314,13 @@ class Moondream2PromptDetectionBlockV1(WorkflowBlock):
             ) from error
         except _ACCESS_ERRORS:
             raise  # the server tells what is wrong with the API key
-        except (ValueError, OSError, InvalidModelIDError, BaseInferenceModelsError) as error:
+        except (
+            ValueError,
+            OSError,
+            InvalidModelIDError,
+            RoboflowAPINotNotFoundError,
+            BaseInferenceModelsError,
+        ) as error:
             mend = (
                 "mend the package"
                 if is_local(model_id)
