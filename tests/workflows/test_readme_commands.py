@@ -1,4 +1,4 @@
-"""The commands of `workflows/README.md`, as they are written there."""
+"""The commands of `workflows/README.md` and the use cases of `README.md`, as they are written there."""
 
 import json
 import re
@@ -11,11 +11,16 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from workflow_blocks.cli import app as workflow_blocks_app
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "workflows" / "README.md").read_text()
 SECTION = re.compile(r"^## (\w+)\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 BLOCK = re.compile(r"```bash\n(.*?)```", re.DOTALL)
 COMMANDS = {name: blocks for name, text in SECTION.findall(README) if len(blocks := BLOCK.findall(text)) == 2}
+USE_CASES = re.findall(
+    r"^\| [^|`]+ \| `(\w+ --[^`]+)`", (ROOT / "README.md").read_text(), re.MULTILINE
+)  # rows of the table whose command is `workflow-blocks run`
 SETTINGS = next(block for block in re.findall(r"```\n(.*?)```", README, re.DOTALL) if "post()" in block)
 
 
@@ -108,3 +113,16 @@ def test_the_request_sends_an_alert(clone, server, alerts):
 
     assert result["alert_failed"] is False
     assert alerts.readline().startswith("Alert: {'star': ")
+
+
+def test_every_definition_but_one_is_a_use_case():
+    assert sorted(line.split()[0] for line in USE_CASES) == sorted(COMMANDS)
+
+
+@pytest.mark.parametrize("line", USE_CASES, ids=lambda line: line.split()[0])
+def test_a_use_case(clone, alerts, line):
+    result = CliRunner().invoke(workflow_blocks_app, ["run", *shlex.split(line)])
+
+    assert result.exit_code == 0, result.output
+    assert " done, 0 failed" in result.output
+    assert any((clone / "results" / line.split()[0]).iterdir())
