@@ -15,15 +15,16 @@ import numpy as np
 import supervision as sv
 from rich.progress import track
 
-from training.sample_video import N_FRAMES, draw_frame
+from training.sample_video import FILE as SAMPLE_VIDEO
+from training.sample_video import N_FRAMES
 from training.scenes import SceneOptions, UInt8Array, draw_scene
 from workflow_blocks.demo import SAMPLE_IMAGES
+from workflow_blocks.folder_run import read_definition
 from workflow_blocks.local_engine import (
     make_engine,
     make_model_manager,
     quiet,
     use_local_settings,
-    workflow_file,
 )
 
 FOLDER = Path("docs/gallery")
@@ -124,18 +125,13 @@ def track_and_count_video() -> list[UInt8Array]:
     from inference import InferencePipeline
 
     frames: list[UInt8Array] = []
-    with tempfile.TemporaryDirectory() as folder:
-        video = f"{folder}/video.mp4"
-        with sv.VideoSink(video, sv.VideoInfo(width=640, height=480, fps=10)) as sink:
-            for number in range(N_FRAMES):
-                sink.write_frame(draw_frame(number / (N_FRAMES - 1)))
-        pipeline = InferencePipeline.init_with_workflow(
-            video_reference=video,
-            workflow_specification=definition("track_and_count_video"),
-            on_prediction=lambda result, _: frames.append(result["visualization"].numpy_image),
-        )
-        pipeline.start(use_main_thread=True)
-        pipeline.join()
+    pipeline = InferencePipeline.init_with_workflow(
+        video_reference=str(SAMPLE_VIDEO),
+        workflow_specification=read_definition("track_and_count_video"),
+        on_prediction=lambda result, _: frames.append(result["visualization"].numpy_image),
+    )
+    pipeline.start(use_main_thread=True)
+    pipeline.join()
     return [frames[index] for index in (4, N_FRAMES // 2 + 2, N_FRAMES - 2)]
 
 
@@ -167,18 +163,13 @@ def samples(*names: str) -> list[UInt8Array]:
     return [np.asarray(cv2.imread(str(SAMPLE_IMAGES / f"{name}.jpg")), np.uint8) for name in names]
 
 
-def definition(name: str) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(workflow_file(name).read_text())
-    return content
-
-
 @cache
 def model_manager() -> Any:
     return make_model_manager()
 
 
 def run(name: str, **inputs: Any) -> list[dict[str, Any]]:
-    results: list[dict[str, Any]] = make_engine(definition(name), model_manager()).run(
+    results: list[dict[str, Any]] = make_engine(read_definition(name), model_manager()).run(
         runtime_parameters=inputs
     )
     return results

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.real_server import running_server
 from workflow_blocks.local_engine import use_local_settings
 
 # Before anything imports `inference`, which reads its settings then.
@@ -90,8 +91,6 @@ def serve_folder():
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
     """The address of a real server, and the folder in which it works."""
-    from benchmarks.real_server import running_server
-
     folder = tmp_path_factory.mktemp("server")
     with running_server(folder) as running:
         yield running.address, folder
@@ -100,8 +99,6 @@ def server(tmp_path_factory):
 @pytest.fixture(scope="session")
 def plain_server(tmp_path_factory):
     """The address of a real server without the plugin."""
-    from benchmarks.real_server import running_server
-
     with running_server(tmp_path_factory.mktemp("plain_server"), WORKFLOWS_PLUGINS="") as running:
         yield running.address
 
@@ -109,8 +106,6 @@ def plain_server(tmp_path_factory):
 @pytest.fixture(scope="session")
 def front_server(tmp_path_factory, server):
     """The address of a real server whose steps `server` runs, and that takes image URLs of this machine."""
-    from benchmarks.real_server import running_server
-
     settings = {
         "OFFLINE_MODE": "False",
         "TELEMETRY_OPT_OUT": "True",

@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from tests.scenes import image_bgr
 from workflow_blocks.cli import DEFAULT_PROMPTS, app
-from workflow_blocks.demo import SAMPLE_IMAGES, find_images
+from workflow_blocks.demo import SAMPLE_IMAGES
+from workflow_blocks.folder_run import find_images
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import supervision as sv
 
 from training.scenes import UInt8Array
 
@@ -29,11 +30,9 @@ def draw_frame(moment: float) -> UInt8Array:
 
 def main() -> None:
     FILE.parent.mkdir(exist_ok=True)
-    codec = cv2.VideoWriter.fourcc(*"mp4v")
-    writer = cv2.VideoWriter(str(FILE), codec, FRAMES_PER_SECOND, (WIDTH, HEIGHT))
-    for number in range(N_FRAMES):
-        writer.write(draw_frame(number / (N_FRAMES - 1)))
-    writer.release()
+    with sv.VideoSink(str(FILE), sv.VideoInfo(width=WIDTH, height=HEIGHT, fps=FRAMES_PER_SECOND)) as sink:
+        for number in range(N_FRAMES):
+            sink.write_frame(draw_frame(number / (N_FRAMES - 1)))
 
 
 if __name__ == "__main__":

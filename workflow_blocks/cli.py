@@ -10,8 +10,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from workflow_blocks.demo import SAMPLE_IMAGES, find_images, run_demo
-from workflow_blocks.folder_run import Run, RunError, find_files, read_definition, run_over_files
+from workflow_blocks.demo import SAMPLE_IMAGES, run_demo
+from workflow_blocks.folder_run import Run, RunError, find_files, find_images, read_definition, run_over_files
 from workflow_blocks.local_engine import use_local_settings, use_plugin_settings
 from workflow_blocks.workflow_parameters import ParameterError, parse_parameters
 

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from workflow_blocks.folder_run import IMAGE_SUFFIXES, RunError
-from workflow_blocks.local_engine import make_engine, make_model_manager, quiet, workflow_file
+from workflow_blocks.folder_run import RunError, read_definition
+from workflow_blocks.local_engine import make_engine, make_model_manager, quiet
 
 WORKFLOW = "detect_visualize_export"
 SAMPLE_IMAGES = Path(__file__).parent / "sample_images"
@@ -29,18 +29,6 @@ class ImageResult:
     def confidences(self, prompt: str) -> list[float]:
         detections = self.outputs["predictions"]["predictions"]
         return [item["confidence"] for item in detections if item["class"] == prompt]
-
-
-def find_images(folder: Path) -> list[Path]:
-    """The image files of a folder, by name.
-
-    Raises:
-        RunError: there are none.
-    """
-    images = sorted(path for path in folder.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    if not images:
-        raise RunError(f"no image ({', '.join(sorted(IMAGE_SUFFIXES))}) in {folder}")
-    return images
 
 
 def run_demo(images: Sequence[Path], prompts: Sequence[str], model: str, output: Path) -> None:
@@ -66,8 +54,7 @@ def run_demo(images: Sequence[Path], prompts: Sequence[str], model: str, output:
 
 def _start_engine() -> Any:
     with quiet():
-        definition = json.loads(workflow_file(WORKFLOW).read_text())
-        return make_engine(definition, make_model_manager())
+        return make_engine(read_definition(WORKFLOW), make_model_manager())
 
 
 def _run_on_image(engine: Any, path: Path, prompts: Sequence[str], model: str, output: Path) -> ImageResult:

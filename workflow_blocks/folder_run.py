@@ -75,12 +75,24 @@ def find_files(source: Path) -> list[Path]:
     Raises:
         RunError: there are none.
     """
-    suffixes = IMAGE_SUFFIXES | VIDEO_SUFFIXES
-    if source.is_file():
-        return [source]
-    files = sorted(path for path in source.glob("*") if path.suffix.lower() in suffixes)
+    return (
+        [source] if source.is_file() else _files_in(source, "image or video", IMAGE_SUFFIXES | VIDEO_SUFFIXES)
+    )
+
+
+def find_images(folder: Path) -> list[Path]:
+    """The image files of a folder, by name.
+
+    Raises:
+        RunError: there are none.
+    """
+    return _files_in(folder, "image", IMAGE_SUFFIXES)
+
+
+def _files_in(folder: Path, kind: str, suffixes: set[str]) -> list[Path]:
+    files = sorted(path for path in folder.glob("*") if path.suffix.lower() in suffixes)
     if not files:
-        raise RunError(f"no image or video ({', '.join(sorted(suffixes))}) in {source}")
+        raise RunError(f"no {kind} ({', '.join(sorted(suffixes))}) in {folder}")
     return files
 
 

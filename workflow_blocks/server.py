@@ -13,7 +13,8 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from workflow_blocks.local_engine import make_model_manager, quiet, workflow_file, workflow_names
+from workflow_blocks.folder_run import read_definition
+from workflow_blocks.local_engine import make_model_manager, quiet, workflow_names
 
 # What Inference's Docker image has in its working directory and its wheel lacks.
 LANDING_FOLDERS = ("static", "_next/static")
@@ -100,7 +101,7 @@ def install_definitions() -> None:
             file = folder / f"{sha256(name.encode()).hexdigest()}.json"
             if file.exists() and not _is_ours(file):
                 continue
-            config = json.dumps({"specification": json.loads(workflow_file(name).read_text())})
+            config = json.dumps({"specification": read_definition(name)})
             file.write_text(json.dumps({"id": name, "name": name, "config": config, "from": __package__}))
     except OSError as error:
         raise ServerError(f"{folder} cannot be written: {error}; give another --model-cache") from error

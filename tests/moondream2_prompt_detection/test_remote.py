@@ -116,6 +116,13 @@ class Raw:
         self.write(handler)
 
 
+def begin_answer(handler):
+    """The head of an answer whose body never comes whole."""
+    handler.send_response(200)
+    handler.send_header("Content-Length", "100000")
+    handler.end_headers()
+
+
 def in_turn(*answers):
     """Gives one answer after the other, and the last one from then on."""
     left = list(answers)
@@ -287,9 +294,7 @@ def test_a_server_that_hangs_is_left_after_the_time_out(serve, monkeypatch):
 
 def test_a_server_that_hangs_in_its_answer_is_left_after_the_time_out(serve, monkeypatch):
     def hang(handler):
-        handler.send_response(200)
-        handler.send_header("Content-Length", "100000")
-        handler.end_headers()
+        begin_answer(handler)
         handler.wfile.write(b"{")
         time.sleep(3)
 
@@ -302,9 +307,7 @@ def test_a_server_that_hangs_in_its_answer_is_left_after_the_time_out(serve, mon
 
 def test_a_server_that_trickles_is_left_after_the_time_out(serve, monkeypatch):
     def trickle(handler):
-        handler.send_response(200)
-        handler.send_header("Content-Length", "100000")
-        handler.end_headers()
+        begin_answer(handler)
         for _ in range(60):
             handler.wfile.write(b" ")
             time.sleep(0.05)

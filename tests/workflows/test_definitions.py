@@ -13,16 +13,13 @@ import supervision as sv
 from tests.scenes import image_bgr, recall, scene, true_boxes
 from training.scenes import SceneOptions, draw_scene
 from workflow_blocks.data_representation import from_engine
-from workflow_blocks.local_engine import make_engine, workflow_file
+from workflow_blocks.folder_run import read_definition as definition
+from workflow_blocks.local_engine import make_engine, workflow_names
 
-NAMES = sorted(path.stem for path in workflow_file("detect_and_visualize").parent.glob("*.json"))
+NAMES = workflow_names()
 # Prompts for each image, frames of a video, weights that are not at hand.
 NEED_MORE = {"prompts_per_image", "track_and_count_video", "segment_by_prompt"}
 SHAPES = ["circle", "square", "triangle", "star"]
-
-
-def definition(name):
-    return json.loads(workflow_file(name).read_text())
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,7 +1,6 @@
 """Whatever strangers send: results, or errors of the engine's own that say what is wrong."""
 
 import copy
-import json
 import random
 import traceback
 from contextlib import suppress
@@ -23,7 +22,8 @@ from tests.scenes import image_bgr
 from tests.workflows.definitions import detection_workflow
 from workflow_blocks import load_blocks
 from workflow_blocks.data_representation import from_engine
-from workflow_blocks.local_engine import make_engine, workflow_file, workflow_names
+from workflow_blocks.folder_run import read_definition
+from workflow_blocks.local_engine import make_engine, workflow_names
 
 CALLER_ERRORS = (WorkflowSyntaxError, RuntimeInputError, ClientCausedStepExecutionError)
 N_MUTATED_DEFINITIONS = 1000
@@ -193,7 +193,7 @@ def is_raised_by_this_package(error):
 def test_mutated_definitions_raise_the_engine_s_own_errors(model_manager):
     """The engine itself answers some with a bare `TypeError` or `ValidationError`: none of ours."""
     chance = random.Random(5)
-    definitions = [json.loads(workflow_file(name).read_text()) for name in workflow_names()]
+    definitions = [read_definition(name) for name in workflow_names()]
     compiled = refused = 0
     for _ in range(N_MUTATED_DEFINITIONS):
         definition = mutated(chance.choice(definitions), chance)

@@ -1,5 +1,6 @@
 """Which model a `model_version` means: Inference's own id, a local package, or the bundled model."""
 
+import os
 from importlib.resources import files
 from pathlib import Path
 
@@ -44,7 +45,8 @@ def resolve_model_version(model_version: object) -> str:
             f"load; set {LOCAL_PACKAGES_SETTING}=True in its environment"
         )
     folder = demo_model_folder() if model_version == DEMO_MODEL else Path(model_version)
-    if not _is_file(folder / _PACKAGE_FILE):
+    # Unlike `Path`, `os.path` takes names longer than files can have.
+    if not os.path.isfile(folder / _PACKAGE_FILE):  # noqa: PTH113
         raise InvalidInputError(
             f"`model_version` {shown(model_version)} is no model package: it has no {_PACKAGE_FILE}; "
             "give the folder of a package"
@@ -54,19 +56,9 @@ def resolve_model_version(model_version: object) -> str:
 
 def is_local(model_version: str) -> bool:
     """Whether a `model_version` means a package on the server's disk rather than a Roboflow model id."""
-    try:
-        return (
-            model_version == DEMO_MODEL or Path(model_version).is_absolute() or Path(model_version).is_dir()
-        )
-    except OSError:  # longer than names of files can be
-        return False
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:
-        return False
+    return (
+        model_version == DEMO_MODEL or Path(model_version).is_absolute() or os.path.isdir(model_version)  # noqa: PTH112
+    )
 
 
 def demo_model_folder() -> Path:
