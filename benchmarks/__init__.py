@@ -3,7 +3,7 @@
 import os
 import warnings
 
-from workflow_blocks.local_engine import use_local_settings
+from workflow_blocks.inference_host.engine import use_local_settings
 
 # Before anything imports `inference`, which reads its settings then.
 use_local_settings()

@@ -13,7 +13,7 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.measure import console, draw
-from workflow_blocks.detections_dataset_export.dataset import FORMATS, Dataset
+from workflow_blocks.datasets.dataset import FORMATS, Dataset
 
 WINDOW = 50
 BOXES = [(1.5, 2.0, 20.0, 30.25), (5.0, 5.0, 60.0, 50.0), (0.0, 10.5, 9.0, 63.0)]

@@ -10,9 +10,9 @@ from rich.table import Table
 
 from benchmarks.measure import draw, drawn_image, show
 from benchmarks.workflows import PROMPTS, core_blocks, our_block
-from workflow_blocks.local_engine import make_model_manager
-from workflow_blocks.moondream2.inference_model import Moondream2Model
-from workflow_blocks.moondream2_prompt_detection.model_version import demo_model_folder
+from workflow_blocks.blocks.common.model_version import demo_model_folder
+from workflow_blocks.inference_host.engine import make_model_manager
+from workflow_blocks.inference_host.model import Moondream2Model
 
 
 def measure(rounds: int) -> dict[str, list[float]]:

@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from workflow_blocks.blocks.common.model_version import demo_model_folder
+from workflow_blocks.inference_host.model_package import write_package_files
 from workflow_blocks.moondream2.checkpoint import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE
 from workflow_blocks.moondream2.config import Moondream2Config, RegionConfig, TextConfig, VisionConfig
 from workflow_blocks.moondream2.model import Moondream2
-from workflow_blocks.moondream2.package import write_package_files
-from workflow_blocks.moondream2_prompt_detection.model_version import demo_model_folder
 
 RELEASED = Moondream2Config()
 
@@ -33,7 +33,7 @@ LARGE_NAME, LARGE = ("released size", RELEASED) if DEVICE == "cuda" else ("quart
 OBJECTS_PER_PROMPT = 5
 _MODULE = f'''"""The runtime, which here stops after {OBJECTS_PER_PROMPT} objects for each prompt."""
 
-from workflow_blocks.moondream2.inference_model import Moondream2Model
+from workflow_blocks.inference_host.model import Moondream2Model
 
 
 class FewObjects(Moondream2Model):

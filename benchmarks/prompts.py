@@ -13,10 +13,10 @@ from rich.table import Table
 from benchmarks.measure import draw, drawn_image, show, side_by_side
 from benchmarks.packages import DEVICE, LARGE, LARGE_NAME, OBJECTS_PER_PROMPT, random_package
 from benchmarks.workflows import PROMPTS, core_blocks, our_block
-from workflow_blocks.local_engine import make_model_manager
+from workflow_blocks.blocks.common.model_version import demo_model_folder
+from workflow_blocks.inference_host.engine import make_model_manager
+from workflow_blocks.inference_host.model import load_detector
 from workflow_blocks.moondream2.detector import Query
-from workflow_blocks.moondream2.inference_model import load_detector
-from workflow_blocks.moondream2_prompt_detection.model_version import demo_model_folder
 
 COUNTS = (1, 2, 4, 8, 16)
 OURS, CORE, ONE_BY_ONE = "our block", "core blocks", "runtime, prompt by prompt"

@@ -42,7 +42,16 @@ def running_server(folder: Path, *options: str, **settings: str) -> Iterator[Rea
     """
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "server.log"
-    command = [sys.executable, "-m", "workflow_blocks.cli", "serve", "--port", "0", "--model-cache", "cache"]
+    command = [
+        sys.executable,
+        "-m",
+        "workflow_blocks.commands.app",
+        "serve",
+        "--port",
+        "0",
+        "--model-cache",
+        "cache",
+    ]
     environment = {name: value for name, value in os.environ.items() if name not in INHERITED}
     environment |= {"PYTHONPATH": str(Path(__file__).parents[1]), "PYTHONUNBUFFERED": "1"} | settings
     with log.open("w") as file:

@@ -22,7 +22,7 @@ from rich.table import Table
 from benchmarks.measure import draw, drawn_image, show, side_by_side
 from benchmarks.real_server import RealServer, running_server
 from benchmarks.workflows import PROMPTS, core_blocks, our_block
-from workflow_blocks.local_engine import make_model_manager
+from workflow_blocks.inference_host.engine import make_model_manager
 from workflow_blocks.moondream2.image_crops import UInt8Array
 
 N_IMAGES, N_PROMPTS = 8, 4
@@ -74,7 +74,7 @@ def remote_runs(
     from inference.core.workflows.core_steps.common.entities import StepExecutionMode
     from roboflow_workflows.core_steps.models.foundation.moondream2 import v1 as core
 
-    from workflow_blocks.moondream2_prompt_detection.model_version import demo_model_folder
+    from workflow_blocks.blocks.common.model_version import demo_model_folder
 
     # What Inference takes from the environment when it is imported.
     core.WORKFLOWS_REMOTE_API_TARGET, core.LOCAL_INFERENCE_API_URL = "self-hosted", address
@@ -112,8 +112,8 @@ def measure_http(server: RealServer) -> dict[str, float]:
     def ask(_: object = None) -> None:
         requests.post(address, json={"inputs": inputs}, timeout=60).raise_for_status()
 
-    from workflow_blocks.folder_run import read_definition
-    from workflow_blocks.local_engine import make_engine
+    from workflow_blocks.inference_host.engine import make_engine
+    from workflow_blocks.running.folder import read_definition
 
     engine = make_engine(read_definition("detect_and_visualize"), make_model_manager())
 

@@ -18,9 +18,9 @@ from torch import Tensor
 from training.evaluate import GROUPS, compare
 from training.prompts import plain_prompt
 from training.scenes import DEFAULT_OPTIONS, SceneOptions, draw_scene
+from workflow_blocks.blocks.common.model_version import demo_model_folder
 from workflow_blocks.moondream2.detector import DetectedObject, Detector, Query
 from workflow_blocks.moondream2.region import Choice
-from workflow_blocks.moondream2_prompt_detection.model_version import demo_model_folder
 
 matplotlib.use("agg")
 from matplotlib import pyplot

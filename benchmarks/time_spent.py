@@ -23,11 +23,11 @@ from benchmarks.measure import (
 )
 from benchmarks.packages import DEVICE, LARGE, LARGE_NAME, OBJECTS_PER_PROMPT, random_package
 from benchmarks.workflows import PROMPTS
+from workflow_blocks.blocks.common.model_version import demo_model_folder
+from workflow_blocks.inference_host.model import load_detector
 from workflow_blocks.moondream2 import detector as runtime
 from workflow_blocks.moondream2.config import Moondream2Config
 from workflow_blocks.moondream2.detector import Detector, Query
-from workflow_blocks.moondream2.inference_model import load_detector
-from workflow_blocks.moondream2_prompt_detection.model_version import demo_model_folder
 
 PROMPTS_AT_ONCE = 8
 CROPS, VISION, PREFIX, PREFILL, DECODE = "crops", "vision encoder", "image prefix", "prefill", "decode steps"

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from workflow_blocks.local_engine import make_engine
+from workflow_blocks.inference_host.engine import make_engine
 from workflow_blocks.moondream2.image_crops import UInt8Array
 
 # Colour and shape, so that the demo model has something to find.

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.real_server import running_server
-from workflow_blocks.local_engine import use_local_settings
+from workflow_blocks.inference_host.engine import use_local_settings
 
 # Before anything imports `inference`, which reads its settings then.
 use_local_settings()
@@ -27,8 +27,8 @@ def golden_detector():
 
 @pytest.fixture(scope="session")
 def demo_detector():
+    from workflow_blocks.blocks.common.model_version import demo_model_folder
     from workflow_blocks.moondream2.detector import Detector
-    from workflow_blocks.moondream2_prompt_detection.model_version import demo_model_folder
 
     return Detector.from_folder(demo_model_folder())
 
@@ -38,7 +38,7 @@ def golden_package(tmp_path_factory):
     """The golden checkpoint as a local model package of our runtime."""
     import shutil
 
-    from workflow_blocks.moondream2.package import write_package_files
+    from workflow_blocks.inference_host.model_package import write_package_files
 
     folder = tmp_path_factory.mktemp("golden_package")
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
@@ -49,7 +49,7 @@ def golden_package(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def model_manager():
-    from workflow_blocks.local_engine import make_model_manager
+    from workflow_blocks.inference_host.engine import make_model_manager
 
     return make_model_manager()
 
@@ -57,7 +57,7 @@ def model_manager():
 @pytest.fixture(scope="session")
 def run_workflow(model_manager):
     """Compiles a definition in Inference's engine and runs it with the given inputs."""
-    from workflow_blocks.local_engine import make_engine
+    from workflow_blocks.inference_host.engine import make_engine
 
     def run(definition, serialize=False, **inputs):
         engine = make_engine(definition, model_manager)

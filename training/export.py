@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
+from workflow_blocks.inference_host.model_package import write_package_files
 from workflow_blocks.moondream2.checkpoint import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE
 from workflow_blocks.moondream2.model import Moondream2
-from workflow_blocks.moondream2.package import write_package_files
 
 
 def export_package(model: Moondream2, tokenizer: Tokenizer, folder: Path) -> None:

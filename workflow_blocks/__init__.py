@@ -12,8 +12,8 @@ BLOCKS_SOURCE = "workflows_core"
 def load_blocks() -> "list[type[WorkflowBlock]]":
     """The blocks of this plugin, as Inference asks for them."""
     # Imported here, so that importing the package (for its runtime, say) stays light.
-    from workflow_blocks.detections_dataset_export.v1 import DetectionsDatasetExportBlockV1
-    from workflow_blocks.detections_table.v1 import DetectionsTableBlockV1
-    from workflow_blocks.moondream2_prompt_detection.v1 import Moondream2PromptDetectionBlockV1
+    from workflow_blocks.blocks.detections_dataset_export.v1 import DetectionsDatasetExportBlockV1
+    from workflow_blocks.blocks.detections_table.v1 import DetectionsTableBlockV1
+    from workflow_blocks.blocks.moondream2_prompt_detection.v1 import Moondream2PromptDetectionBlockV1
 
     return [Moondream2PromptDetectionBlockV1, DetectionsTableBlockV1, DetectionsDatasetExportBlockV1]

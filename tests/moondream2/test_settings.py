@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from workflow_blocks.moondream2.inference_model import Moondream2Model
+from workflow_blocks.inference_host.model import Moondream2Model
 from workflow_blocks.moondream2.settings import SettingsError, load_settings
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")

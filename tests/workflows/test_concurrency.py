@@ -6,8 +6,8 @@ import numpy as np
 
 from tests.scenes import image_bgr
 from tests.workflows.definitions import detection_workflow
-from workflow_blocks.data_representation import from_engine
-from workflow_blocks.local_engine import make_engine, make_model_manager
+from workflow_blocks.blocks.common.data_representation import from_engine
+from workflow_blocks.inference_host.engine import make_engine, make_model_manager
 
 
 def test_requests_that_come_together_load_one_model_and_get_their_own_answers(golden_package, monkeypatch):

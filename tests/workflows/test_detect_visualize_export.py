@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from tests.scenes import image_bgr, recall, true_boxes
-from workflow_blocks.local_engine import make_engine, workflow_file
+from workflow_blocks.inference_host.engine import make_engine, workflow_file
 
 PROMPTS = ["circle", "square", "triangle", "star"]
 

@@ -21,9 +21,9 @@ from pydantic import ValidationError
 from tests.scenes import image_bgr
 from tests.workflows.definitions import detection_workflow
 from workflow_blocks import load_blocks
-from workflow_blocks.data_representation import from_engine
-from workflow_blocks.folder_run import read_definition
-from workflow_blocks.local_engine import make_engine, workflow_names
+from workflow_blocks.blocks.common.data_representation import from_engine
+from workflow_blocks.inference_host.engine import make_engine, workflow_names
+from workflow_blocks.running.folder import read_definition
 
 CALLER_ERRORS = (WorkflowSyntaxError, RuntimeInputError, ClientCausedStepExecutionError)
 N_MUTATED_DEFINITIONS = 1000

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from workflow_blocks.cli import app as workflow_blocks_app
+from workflow_blocks.commands.app import app as workflow_blocks_app
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "workflows" / "README.md").read_text()

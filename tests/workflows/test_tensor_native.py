@@ -11,7 +11,7 @@ from inference.core.env import ENABLE_TENSOR_DATA_REPRESENTATION
 
 from tests.scenes import image_bgr
 from tests.workflows.definitions import detection_step, detection_workflow, workflow
-from workflow_blocks.data_representation import from_engine
+from workflow_blocks.blocks.common.data_representation import from_engine
 
 HERE = Path(__file__)
 native = pytest.mark.skipif(not ENABLE_TENSOR_DATA_REPRESENTATION, reason="run in a process of its own")

@@ -1,0 +1,434 @@
+"""Detection on another server, against servers that do all that servers do."""
+
+import json
+import logging
+import socket
+import threading
+import time
+import traceback
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+from inference.core.workflows.core_steps.common.entities import StepExecutionMode
+from inference.core.workflows.errors import ClientCausedStepExecutionError
+from inference.core.workflows.execution_engine.entities.base import (
+    Batch,
+    ImageParentMetadata,
+    WorkflowImageData,
+)
+from workflow_blocks.moondream2_prompt_detection import remote, remote_http
+
+from workflow_blocks.blocks.moondream2_prompt_detection.v1 import Moondream2PromptDetectionBlockV1
+
+KEY = "secret-key-of-a-test"
+BOX = {"x": 20.0, "y": 30.0, "width": 10.0, "height": 20.0, "confidence": 0.75, "class_id": 1}
+
+
+def found(*boxes):
+    return 200, {"outputs": [{"predictions": {"predictions": list(boxes)}}]}
+
+
+class FaultyServer(ThreadingHTTPServer):
+    """Answers what `answers` gives for a path and a decoded body: (status, document or bytes[, headers])."""
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self, answers, port=0):
+        self.answers = answers
+        self.requests = []
+        self.in_flight = self.most_in_flight = 0
+        self.lock = threading.Lock()
+        super().__init__(("127.0.0.1", port), Handler)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def posts(self, path):
+        return [request for request in self.requests if request[0] == path]
+
+    def handle_error(self, *_):
+        """Clients hang up here."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        server = self.server
+        with server.lock:
+            server.requests.append((self.path, body, dict(self.headers)))
+            server.in_flight += 1
+            server.most_in_flight = max(server.most_in_flight, server.in_flight)
+        answer = server.answers(self.path, body)
+        with server.lock:
+            server.in_flight -= 1
+        if callable(answer):
+            answer(self)
+            self.close_connection = True
+            return
+        status, document, headers = (*answer, {})[:3]
+        content = document if isinstance(document, bytes) else json.dumps(document).encode()
+        self.send_response(status)
+        for name, value in ({"Content-Length": str(len(content))} | headers).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    """Starts a server that has the plugin and runs workflows as told, and sends detection to it."""
+    servers = []
+    monkeypatch.setattr(remote_http, "BACKOFF_S", 0.01)
+    monkeypatch.setenv("MOONDREAM2_API_TIMEOUT", "1")
+
+    def serve(run, validate=(200, {"status": "ok"}), port=0):
+        def answers(path, body):
+            given = validate if path == "/workflows/validate" else run
+            return given(path, body) if callable(given) and not isinstance(given, Raw) else given
+
+        server = FaultyServer(answers, port)
+        servers.append(server)
+        monkeypatch.setenv("MOONDREAM2_API_URL", server.url)
+        return server
+
+    yield serve
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+class Raw:
+    """An answer written straight to the connection."""
+
+    def __init__(self, write):
+        self.write = write
+
+    def __call__(self, handler):
+        self.write(handler)
+
+
+def begin_answer(handler):
+    """The head of an answer whose body never comes whole."""
+    handler.send_response(200)
+    handler.send_header("Content-Length", "100000")
+    handler.end_headers()
+
+
+def in_turn(*answers):
+    """Gives one answer after the other, and the last one from then on."""
+    left = list(answers)
+    return lambda *_: left.pop(0) if len(left) > 1 else left[0]
+
+
+def detect(
+    n_images=1,
+    prompts=("dog", "cat"),
+    mode=StepExecutionMode.LOCAL,
+    api_key=None,
+    model="some/model",
+    model_manager=None,
+    **fields,
+):
+    block = Moondream2PromptDetectionBlockV1(
+        model_manager=model_manager, api_key=api_key, step_execution_mode=mode
+    )
+    images = [
+        WorkflowImageData(
+            parent_metadata=ImageParentMetadata(parent_id=f"image_{index}"),
+            numpy_image=np.full((64, 96, 3), index, np.uint8),
+        )
+        for index in range(n_images)
+    ]
+    indices = [(index,) for index in range(n_images)]
+    limits = {"confidence": 0.0, "max_detections": 50, "iou_threshold": 0.5, "class_agnostic_nms": False}
+    return block.run(
+        images=Batch.init(content=images, indices=indices),
+        prompts=Batch.init(content=[list(prompts)] * n_images, indices=indices),
+        model_version=model,
+        **(limits | fields),
+    )
+
+
+def chain_of(error):
+    """An error with all that led to it, as a log shows them."""
+    return "".join(traceback.format_exception(error))
+
+
+def failure(**arguments):
+    with pytest.raises(ClientCausedStepExecutionError) as error:
+        detect(**arguments)
+    return error.value.status_code, str(error.value)
+
+
+def test_one_request_an_image_with_all_prompts_and_scores_come_back(serve):
+    server = serve(found(BOX, BOX | {"x": 70.0, "class_id": 0, "confidence": 0.5}))
+
+    results = detect(n_images=3)
+
+    requests = server.posts("/workflows/run")
+    assert len(requests) == 3
+    assert [body["inputs"]["prompts"] for _, body, _ in requests] == [["dog", "cat"]] * 3
+    assert {body["inputs"]["model_version"] for _, body, _ in requests} == {"some/model"}
+    for result in results:
+        assert result["counts"] == {"dog": 1, "cat": 1}
+        np.testing.assert_allclose(result["predictions"].xyxy, [[15, 20, 25, 40], [65, 20, 75, 40]])
+        np.testing.assert_allclose(result["predictions"].confidence, [0.75, 0.5])
+
+
+def test_without_the_plugin_one_request_an_image_and_prompt(serve):
+    server = serve((200, {"predictions": [BOX]}), validate=(400, {"message": "unknown block"}))
+
+    (first, second) = detect(n_images=2)
+
+    requests = server.posts("/infer/lmm")
+    assert sorted(body["prompt"] for _, body, _ in requests) == ["cat", "cat", "dog", "dog"]
+    assert first["counts"] == second["counts"] == {"dog": 1, "cat": 1}
+    np.testing.assert_array_equal(first["predictions"].class_id, [0, 1])
+
+
+def test_limits_hold_for_what_comes_back(serve):
+    boxes = [BOX | {"x": 10.0 + 12 * index, "confidence": index / 10} for index in range(8)]
+    server = serve(found(*boxes))
+
+    (result,) = detect(confidence=0.3, max_detections=2)
+
+    np.testing.assert_allclose(sorted(result["predictions"].confidence), [0.6, 0.7])
+    ((_, body, _),) = server.posts("/workflows/run")
+    assert body["specification"]["steps"][0]["max_detections"] == 2
+
+
+def test_requests_run_together_within_the_engine_s_limit(serve):
+    def slow(*_):
+        time.sleep(0.1)
+        return found(BOX)
+
+    server = serve(slow)
+
+    detect(n_images=20)
+
+    assert 4 <= server.most_in_flight <= remote.WORKFLOWS_REMOTE_EXECUTION_MAX_STEP_CONCURRENT_REQUESTS
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_what_can_pass_is_tried_again(serve, status):
+    server = serve(in_turn((status, b"busy"), (status, b""), found(BOX)))
+
+    assert detect()[0]["counts"] == {"dog": 0, "cat": 1}
+    assert len(server.posts("/workflows/run")) == 3
+
+
+def test_a_reset_connection_is_tried_again(serve):
+    server = serve(in_turn(Raw(lambda handler: None), found(BOX)))
+
+    assert detect()[0]["counts"] == {"dog": 0, "cat": 1}
+    assert len(server.posts("/workflows/run")) == 2
+
+
+def test_a_server_that_is_starting_is_waited_for(serve, monkeypatch):
+    monkeypatch.setattr(remote_http, "BACKOFF_S", 0.1)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    monkeypatch.setenv("MOONDREAM2_API_URL", f"http://127.0.0.1:{port}")
+    threading.Timer(0.4, lambda: serve(found(BOX), port=port)).start()
+
+    assert detect()[0]["counts"] == {"dog": 0, "cat": 1}
+
+
+def test_a_server_s_wish_to_wait_is_capped(serve, monkeypatch):
+    monkeypatch.setattr(remote_http, "MAX_RETRY_AFTER_S", 0.05)
+    serve(in_turn((429, b"", {"Retry-After": "86400"}), found(BOX)))
+    start = time.monotonic()
+
+    detect()
+
+    assert time.monotonic() - start < 60
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "problem"),
+    [
+        ((500, {"message": "no GPU"}), 502, "failed (HTTP 500)"),
+        ((400, {"message": "no such model"}), 400, "refuses the request: no such model"),
+        ((404, {"detail": "Not Found"}), 400, "refuses the request: Not Found"),
+        ((401, {"message": "no"}), 502, "refuses the API key"),
+        ((403, b"forbidden"), 502, "refuses the API key"),
+        ((200, b"hello"), 502, "not JSON"),
+        ((200, []), 502, "no detection"),
+        ((200, {"outputs": []}), 502, "no detection (at 'outputs')"),
+        ((200, b'{"outputs": [{"predictions": {"predictions": [{"x": NaN}]}}]}'), 502, "no detection"),
+        (found(BOX | {"class_id": 7}), 502, "classes that it was not asked for"),
+        (found(BOX | {"width": -1}), 502, "no detection"),
+        ((200, b"{", {"Content-Length": "500", "Connection": "close"}), 502, "broke off"),
+        ((307, b"", {"Location": "http://127.0.0.1:9/"}), 502, "redirects to another address"),
+    ],
+)
+def test_what_cannot_pass_is_told_at_once(serve, answer, status, problem):
+    server = serve(answer)
+
+    told_status, message = failure()
+
+    assert told_status == status
+    assert problem in message
+    assert "MOONDREAM2_API_URL" in message
+    assert server.url not in message
+    assert len(server.posts("/workflows/run")) == 1
+
+
+def test_a_server_that_hangs_is_left_after_the_time_out(serve, monkeypatch):
+    monkeypatch.setenv("MOONDREAM2_API_TIMEOUT", "0.3")
+    server = serve(Raw(lambda handler: time.sleep(3)))
+
+    assert failure() == (504, "Step '': the server at MOONDREAM2_API_URL did not answer within 0.3 s")
+    assert len(server.posts("/workflows/run")) == 1
+
+
+def test_a_server_that_hangs_in_its_answer_is_left_after_the_time_out(serve, monkeypatch):
+    def hang(handler):
+        begin_answer(handler)
+        handler.wfile.write(b"{")
+        time.sleep(3)
+
+    monkeypatch.setenv("MOONDREAM2_API_TIMEOUT", "0.3")
+    server = serve(Raw(hang))
+
+    assert failure()[0] == 504
+    assert len(server.posts("/workflows/run")) == 1
+
+
+def test_a_server_that_trickles_is_left_after_the_time_out(serve, monkeypatch):
+    def trickle(handler):
+        begin_answer(handler)
+        for _ in range(60):
+            handler.wfile.write(b" ")
+            time.sleep(0.05)
+
+    monkeypatch.setenv("MOONDREAM2_API_TIMEOUT", "0.4")
+    serve(Raw(trickle))
+
+    status, message = failure()
+
+    assert status == 504
+    assert "did not finish its answer within 0.4 s" in message
+
+
+def test_an_endless_answer_is_cut(serve, monkeypatch):
+    monkeypatch.setattr(remote_http, "MAX_ANSWER_BYTES", 2**20)
+    serve((200, b" " * 2**21))
+
+    assert "sent more than 1 MiB" in failure()[1]
+
+
+def test_a_server_that_stays_away(monkeypatch):
+    monkeypatch.setattr(remote_http, "BACKOFF_S", 0.001)
+    monkeypatch.setenv("MOONDREAM2_API_URL", "http://127.0.0.1:9")
+
+    status, message = failure()
+
+    assert status == 502
+    assert "cannot be reached" in message
+
+
+@pytest.mark.parametrize(
+    ("transport", "in_body", "in_header"), [("legacy", 1, 0), ("both", 1, 1), ("header", 0, 1)]
+)
+def test_the_key_goes_where_the_engine_s_setting_says(serve, monkeypatch, transport, in_body, in_header):
+    monkeypatch.setenv("MOONDREAM2_API_KEY", KEY)
+    monkeypatch.setattr(remote, "WORKFLOWS_REMOTE_API_KEY_TRANSPORT", transport)
+    server = serve(found(BOX))
+
+    detect(api_key="key of the workflow's caller")
+
+    for path, body, headers in server.requests:
+        assert (body.get("api_key") == KEY) == bool(in_body)
+        assert (headers.get("Authorization") == f"Bearer {KEY}") == bool(in_header)
+        assert "key of the workflow's caller" not in path + json.dumps(body) + json.dumps(headers)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (500, b""),
+        (401, b""),
+        (200, b"x"),
+        Raw(lambda handler: None),
+        (307, b"", {"Location": "{other}/take"}),
+    ],
+)
+def test_the_key_reaches_no_other_host_no_error_and_no_log(serve, monkeypatch, caplog, answer):
+    monkeypatch.setenv("MOONDREAM2_API_KEY", KEY)
+    other = FaultyServer(lambda *_: (200, {}))
+    if isinstance(answer, tuple) and len(answer) == 3:
+        answer = (*answer[:2], {"Location": f"{other.url}/take"})
+    caplog.set_level(logging.DEBUG)
+    serve(answer)
+
+    with pytest.raises(ClientCausedStepExecutionError) as error:
+        detect()
+
+    other.shutdown()
+    other.server_close()
+    assert other.requests == []
+    assert KEY not in caplog.text + chain_of(error.value)
+
+
+def test_the_mode_remote_sends_to_the_engine_s_own_target(serve, monkeypatch):
+    server = serve(found(BOX))
+    monkeypatch.delenv("MOONDREAM2_API_URL")
+    monkeypatch.setattr(remote, "WORKFLOWS_REMOTE_API_TARGET", "self-hosted")
+    monkeypatch.setattr(remote, "LOCAL_INFERENCE_API_URL", server.url)
+
+    (result,) = detect(mode=StepExecutionMode.REMOTE, api_key="caller")
+
+    assert result["counts"] == {"dog": 0, "cat": 1}
+    assert {body["api_key"] for _, body, _ in server.requests} == {"caller"}
+
+
+def test_the_hosted_target_has_no_moondream2(monkeypatch):
+    monkeypatch.setattr(remote, "WORKFLOWS_REMOTE_API_TARGET", "hosted")
+
+    status, message = failure(mode=StepExecutionMode.REMOTE)
+
+    assert status == 501
+    assert "hosted API has no Moondream2; set MOONDREAM2_API_URL" in message
+
+
+def test_the_bundled_model_on_a_server_without_the_plugin(serve):
+    serve((200, {}), validate=(400, {"message": "unknown block"}))
+
+    status, message = failure(model="moondream2-demo")
+
+    assert status == 400
+    assert "install it there" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("URL", "ftp://host", "MOONDREAM2_API_URL is wrong"),
+        ("URL", "gpu-server", "MOONDREAM2_API_URL is wrong"),
+        ("URL", f"http://user:{KEY}@host", "the key goes into MOONDREAM2_API_KEY"),
+        ("URL", f"http://host/?api_key={KEY}", "the key goes into MOONDREAM2_API_KEY"),
+        ("TIMEOUT", "-1", "MOONDREAM2_API_TIMEOUT is wrong"),
+        ("TIMEOUT", "soon", "MOONDREAM2_API_TIMEOUT is wrong"),
+    ],
+)
+def test_a_wrong_setting_is_told_by_name_and_without_its_value(monkeypatch, name, value, problem):
+    monkeypatch.setenv(f"MOONDREAM2_API_{name}", value)
+
+    with pytest.raises(ClientCausedStepExecutionError) as error:
+        detect()
+
+    assert error.value.status_code == 500
+    assert problem in str(error.value)
+    assert f"'{value}'" not in chain_of(error.value)
+    assert KEY not in chain_of(error.value)

@@ -1,0 +1,268 @@
+"""The export block in Inference's engine, and by itself where the server's settings matter."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import supervision as sv
+from inference.core.workflows.errors import ClientCausedStepExecutionError, RuntimeInputError, WorkflowError
+from inference.core.workflows.execution_engine.entities.base import ImageParentMetadata, WorkflowImageData
+from workflow_blocks.detections_dataset_export import atomic_files
+
+from tests.scenes import image_bgr
+from tests.workflows.definitions import detection_step, workflow
+from workflow_blocks.blocks.detections_dataset_export.v1 import DetectionsDatasetExportBlockV1
+from workflow_blocks.datasets.dataset import FORMATS
+
+
+def export_step(**fields):
+    return {
+        "type": "workflow_blocks/detections_dataset_export@v1",
+        "name": "export",
+        "images": "$inputs.image",
+        "predictions": "$steps.detection.predictions",
+        "target_directory": "$inputs.target_directory",
+    } | fields
+
+
+def export_workflow(inputs=("target_directory",), **fields):
+    return workflow(
+        detection_step(prompts=["red circle", "star", "square"]),
+        export_step(**fields),
+        inputs=inputs,
+        outputs={"predictions": "$steps.detection.predictions"}
+        | {
+            name: f"$steps.export.{name}"
+            for name in ("error_status", "throttling_status", "message", "image_path")
+        },
+    )
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_batch_becomes_a_dataset(run_workflow, tmp_path, format):
+    images = [image_bgr(number) for number in range(4)]
+
+    for _ in range(2):
+        results = run_workflow(
+            export_workflow(format=format), image=images, target_directory=str(tmp_path / "set")
+        )
+
+    assert [result["error_status"] for result in results] == [False] * 4
+    folder = tmp_path / "set" / "train"
+    if format == "coco":
+        dataset = sv.DetectionDataset.from_coco(str(folder), str(folder / "_annotations.coco.json"))
+    elif format == "yolo":
+        dataset = sv.DetectionDataset.from_yolo(
+            str(folder / "images"), str(folder / "labels"), str(tmp_path / "set" / "data.yaml")
+        )
+    else:
+        dataset = sv.DetectionDataset.from_pascal_voc(str(folder), str(folder))
+    assert len(dataset) == 4
+    found = {Path(path).name: detections for path, _, detections in dataset}
+    for result in results:
+        detections = found[Path(result["image_path"]).name]
+        np.testing.assert_allclose(detections.xyxy, result["predictions"].xyxy, atol=1)
+        names = [dataset.classes[class_id] for class_id in detections.class_id]
+        assert names == result["predictions"]["class_name"].tolist()
+
+
+@pytest.mark.parametrize("include", [True, False])
+def test_images_without_detections_are_written_if_wanted(run_workflow, tmp_path, include):
+    blank = np.full((64, 64, 3), 128, np.uint8)
+
+    (result,) = run_workflow(
+        export_workflow(include_images_without_detections=include),
+        image=blank,
+        target_directory=str(tmp_path),
+    )
+
+    assert result["error_status"] is False
+    assert bool(result["image_path"]) is include
+    assert len(list(tmp_path.rglob("*.jpg"))) == int(include)
+
+
+def test_images_are_written_as_they_are_in_png(run_workflow, tmp_path):
+    import cv2
+
+    (result,) = run_workflow(
+        export_workflow(image_format="png"), image=image_bgr(0), target_directory=str(tmp_path)
+    )
+
+    np.testing.assert_array_equal(cv2.imread(result["image_path"]), image_bgr(0))
+
+
+def test_shares_split_a_dataset(run_workflow, tmp_path):
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (32, 32, 3), np.uint8) for _ in range(40)]
+
+    run_workflow(
+        export_workflow(split={"train": 0.5, "valid": 0.5}), image=images, target_directory=str(tmp_path)
+    )
+
+    counts = {split: len(list((tmp_path / split).glob("*.jpg"))) for split in ("train", "valid")}
+    assert sum(counts.values()) == 40
+    assert min(counts.values()) > 8
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"target_directory": " "}, "target_directory"),
+        ({"target_directory": "a\x00b"}, "target_directory"),
+        ({"format": "pickle"}, "format"),
+        ({"split": "dev"}, "split"),
+        ({"split": {"train": -1}}, "split"),
+        ({"split": {"train": 0}}, "split"),
+        ({"split": {}}, "split"),
+        ({"class_names": []}, "class_names"),
+        ({"class_names": ["a", "a"]}, "class_names"),
+        ({"class_names": [""]}, "class_names"),
+        ({"jpeg_quality": 0}, "jpeg_quality"),
+        ({"cooldown_seconds": -1}, "cooldown_seconds"),
+    ],
+)
+def test_a_definition_that_cannot_be_is_refused(run_workflow, tmp_path, fields, field):
+    with pytest.raises(WorkflowError) as caught:
+        run_workflow(export_workflow(**fields), image=image_bgr(0), target_directory=str(tmp_path))
+
+    assert field in str(caught.value.inner_error)
+
+
+@pytest.mark.parametrize(("name", "value"), [("split", "dev"), ("quality", 0), ("class_names", ["a", "a"])])
+def test_an_input_that_cannot_be_is_refused(run_workflow, tmp_path, name, value):
+    fields = {
+        "split": "$inputs.split",
+        "jpeg_quality": "$inputs.quality",
+        "class_names": "$inputs.class_names",
+    }
+    values = {"split": "train", "quality": 90, "class_names": ["star", "red circle", "square"]} | {
+        name: value
+    }
+
+    with pytest.raises((RuntimeInputError, ClientCausedStepExecutionError)):
+        run_workflow(
+            export_workflow(inputs=("target_directory", *values), **fields),
+            image=image_bgr(0),
+            target_directory=str(tmp_path),
+            **values,
+        )
+
+    assert not list(tmp_path.iterdir())
+
+
+def make_block(allowed=None, access=True, disabled=False, background=None, pool=None):
+    return DetectionsDatasetExportBlockV1(access, allowed, background, pool, disabled)
+
+
+def run_block(block, target, boxes=((1, 2, 30, 20),), names=("star",), **fields):
+    image = WorkflowImageData(
+        parent_metadata=ImageParentMetadata(parent_id="image"), numpy_image=image_bgr(0)
+    )
+    predictions = sv.Detections(
+        xyxy=np.array(boxes, dtype=float).reshape(-1, 4), data={"class_name": np.array(names)}
+    )
+    values = {
+        "format": "coco",
+        "split": "train",
+        "class_names": None,
+        "image_format": "jpg",
+        "jpeg_quality": 90,
+        "include_images_without_detections": True,
+        "fire_and_forget": False,
+        "disable_sink": False,
+        "cooldown_seconds": 0,
+    } | fields
+    return block.run(images=image, predictions=predictions, target_directory=str(target), **values)
+
+
+def test_the_allowed_folder_may_be_written(tmp_path):
+    result = run_block(make_block(str(tmp_path)), tmp_path / "a" / "b")
+
+    assert result["error_status"] is False
+    assert result["image_path"].startswith(str(tmp_path / "a" / "b"))
+
+
+@pytest.mark.parametrize("target", ["../outside", "a/../../outside", "{root}/outside", "link/set"])
+def test_nothing_is_written_outside_the_allowed_folder(tmp_path, monkeypatch, target):
+    allowed, outside = tmp_path / "allowed", tmp_path / "outside"
+    allowed.mkdir()
+    outside.mkdir()
+    (allowed / "link").symlink_to(outside)
+    monkeypatch.chdir(allowed)
+
+    result = run_block(make_block(str(allowed)), target.format(root=tmp_path))
+
+    assert result["error_status"] is True
+    assert "outside" in result["message"]
+    assert not list(outside.iterdir())
+
+
+@pytest.mark.parametrize(
+    "failure", [PermissionError(13, "Permission denied"), OSError(30, "Read-only file system")]
+)
+def test_a_folder_that_cannot_be_written_is_told(tmp_path, monkeypatch, failure):
+    def fail(*_, **__):
+        raise failure
+
+    monkeypatch.setattr(atomic_files.tempfile, "mkstemp", fail)
+
+    result = run_block(make_block(), tmp_path)
+
+    assert result["error_status"] is True
+    assert failure.strerror in result["message"]
+
+
+def test_a_file_where_the_folder_should_be_is_told(tmp_path):
+    (tmp_path / "file").touch()
+
+    result = run_block(make_block(), tmp_path / "file" / "set")
+
+    assert result["error_status"] is True
+    assert "file" in result["message"]
+
+
+def test_a_server_without_file_access_refuses(tmp_path):
+    with pytest.raises(ClientCausedStepExecutionError, match="ALLOW_WORKFLOW_BLOCKS_ACCESSING_LOCAL_STORAGE"):
+        run_block(make_block(access=False), tmp_path)
+
+
+@pytest.mark.parametrize("by", ["server", "definition"])
+def test_a_disabled_sink_writes_nothing(tmp_path, by):
+    result = run_block(make_block(disabled=by == "server"), tmp_path / "set", disable_sink=by == "definition")
+
+    assert result["error_status"] is False
+    assert "disabled" in result["message"]
+    assert not (tmp_path / "set").exists()
+
+
+def test_cooldown_lets_every_now_and_then_an_image_through(tmp_path):
+    block = make_block()
+
+    results = [run_block(block, tmp_path, cooldown_seconds=60) for _ in range(2)]
+
+    assert [result["throttling_status"] for result in results] == [False, True]
+
+
+def test_fire_and_forget_writes_in_the_background(tmp_path):
+    with ThreadPoolExecutor(1) as pool:
+        result = run_block(make_block(pool=pool), tmp_path, fire_and_forget=True)
+
+    assert result["image_path"] == ""
+    document = json.loads((tmp_path / "train" / "_annotations.coco.json").read_text())
+    assert len(document["annotations"]) == 1
+
+
+def test_boxes_are_clipped_to_the_image(tmp_path):
+    height, width = image_bgr(0).shape[:2]
+    boxes = ((-5, -5, 10, 10), (width - 4, 3, width + 50, height + 9), (-9, -9, -1, -1))
+
+    run_block(make_block(), tmp_path, boxes, ("a", "b", "c"))
+
+    document = json.loads((tmp_path / "train" / "_annotations.coco.json").read_text())
+    assert [item["bbox"] for item in document["annotations"]] == [
+        [0, 0, 10, 10],
+        [width - 4, 3, 4, height - 3],
+    ]
+    assert [item["name"] for item in document["categories"]] == ["a", "b"]

@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+
+from workflow_blocks.blocks.common.client_errors import InvalidInputError
+from workflow_blocks.blocks.moondream2_prompt_detection.predictions import (
+    DetectionLimits,
+    ImageDetections,
+    select_detections,
+)
+
+KEEP_ALL = {"confidence": 0.0, "max_detections": 50, "iou_threshold": 1.0, "class_agnostic_nms": False}
+
+
+def found(*rows):
+    """Detections of rows (x_min, y_min, x_max, y_max, class id, confidence)."""
+    table = np.array(rows, dtype=np.float64).reshape(-1, 6)
+    return ImageDetections(table[:, :4], table[:, 4].astype(np.int64), table[:, 5])
+
+
+def select(detections, **limits):
+    return select_detections(detections, 100, 50, DetectionLimits(**(KEEP_ALL | limits)))
+
+
+def test_boxes_are_clipped_to_the_image():
+    selected = select(found((-5, -5, 20, 20, 0, 1), (90, 40, 120, 70, 0, 1)))
+
+    assert selected.xyxy.tolist() == [[0, 0, 20, 20], [90, 40, 100, 50]]
+
+
+def test_boxes_without_area_are_dropped():
+    selected = select(found((10, 10, 10, 20, 0, 1), (120, 10, 140, 20, 0, 1), (1, 1, 2, 2, 0, 1)))
+
+    assert selected.xyxy.tolist() == [[1, 1, 2, 2]]
+
+
+@pytest.mark.parametrize(("confidence", "kept"), [(0.0, 3), (0.5, 2), (0.51, 1), (1.0, 0)])
+def test_confidence_keeps_what_reaches_it(confidence, kept):
+    rows = [(i, 0, i + 1, 1, 0, score) for i, score in enumerate((0.2, 0.5, 0.9))]
+
+    assert len(select(found(*rows), confidence=confidence)) == kept
+
+
+@pytest.mark.parametrize(
+    ("iou_threshold", "agnostic", "kept"),
+    [
+        pytest.param(0.5, False, [1, 2], id="the surer of a class stays"),
+        pytest.param(0.5, True, [1], id="across classes"),
+        pytest.param(1.0, False, [0, 1, 2], id="all stay"),
+    ],
+)
+def test_duplicates_are_removed(iou_threshold, agnostic, kept):
+    rows = [(0, 0, 20, 20, 0, 0.6), (1, 0, 20, 20, 0, 0.9), (0, 0, 20, 20, 1, 0.5)]
+
+    selected = select(found(*rows), iou_threshold=iou_threshold, class_agnostic_nms=agnostic)
+
+    assert selected.confidence.tolist() == [rows[index][5] for index in kept]
+
+
+def test_max_detections_counts_for_each_prompt():
+    rows = [(i, 0, i + 1, 1, i % 2, 0.1 * (i + 1)) for i in range(6)]
+
+    selected = select(found(*rows), max_detections=2)
+
+    assert selected.class_id.tolist() == [0, 1, 0, 1]
+    np.testing.assert_allclose(selected.confidence, [0.3, 0.4, 0.5, 0.6])
+
+
+def test_nothing_stays_nothing():
+    selected = select(found(), iou_threshold=0.5)
+
+    assert selected.xyxy.shape == (0, 4)
+    assert selected.class_id.shape == selected.confidence.shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("confidence", -0.1),
+        ("confidence", 1.1),
+        ("confidence", "0.5"),
+        ("confidence", True),
+        ("confidence", float("nan")),
+        ("iou_threshold", 2),
+        ("iou_threshold", None),
+        ("max_detections", 0),
+        ("max_detections", 51),
+        ("max_detections", 2.5),
+        ("max_detections", True),
+    ],
+)
+def test_limits_out_of_range_are_named(name, value):
+    with pytest.raises(InvalidInputError, match=f"`{name}` is {value!r}"):
+        DetectionLimits(**(KEEP_ALL | {name: value}))

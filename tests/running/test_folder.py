@@ -1,0 +1,205 @@
+"""The command `workflow-blocks run`: folders of images and videos."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import pytest
+from typer.testing import CliRunner
+
+from tests.scenes import image_bgr
+from workflow_blocks.commands.app import app
+
+VIDEO = Path(__file__).parents[2] / "workflow_blocks" / "sample_video" / "crossing.mp4"
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        result = CliRunner().invoke(app, ["run", *map(str, arguments)])
+        return result.exit_code, " ".join(result.output.split())
+
+    return run
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    return folder
+
+
+def write_images(folder, numbers):
+    for number in numbers:
+        cv2.imwrite(str(folder / f"{number:03}.jpg"), cv2.resize(image_bgr(number % 10), (320, 240)))
+
+
+def rows_of(path):
+    return list(csv.DictReader(path.open()))
+
+
+def test_a_folder_of_200_images_with_one_that_is_corrupt(run, folder, tmp_path):
+    write_images(folder, range(199))
+    (folder / "corrupt.jpg").write_bytes(b"\xff\xd8 no image")
+    (folder / "notes.txt").write_text("no image")
+    arguments = (
+        "detect_visualize_export",
+        "-i",
+        folder,
+        "--prompts",
+        "shape",
+        "--target_directory",
+        "tables",
+    )
+
+    code, output = run(*arguments)
+
+    assert code == 1
+    assert "199 done, 1 failed" in output
+    assert "corrupt.jpg: not an image that OpenCV can read" in output
+    results = tmp_path / "results" / "detect_visualize_export"
+    assert len(rows_of(results / "aggregated_results.csv")) == 199
+    assert json.loads((results / "failures.jsonl").read_text())["file"] == "corrupt.jpg"
+    (table,) = (tmp_path / "tables").glob("*.csv")
+    names = {row["image_name"] for row in rows_of(table)}
+    assert {"000.jpg", "001.jpg"} <= names <= {f"{number:03}.jpg" for number in range(199)}
+    total = sum(json.loads(path.read_text())["counts"]["shape"] for path in results.glob("*/results.json"))
+    assert f"shape │ {total} │" in output
+    assert len(rows_of(table)) == total
+
+
+def test_a_second_run_goes_on(run, folder, tmp_path):
+    write_images(folder, range(3))
+    (folder / "late.jpg").write_bytes(b"half copied")
+    assert run("count_by_prompt", "-i", folder, "--prompts", "shape")[0] == 1
+    first = tmp_path / "results" / "count_by_prompt" / "000.jpg" / "results.json"
+    written = first.stat().st_mtime_ns
+    write_images(folder, [3])
+    shutil.copy(folder / "003.jpg", folder / "late.jpg")
+
+    code, output = run("count_by_prompt", "-i", folder, "--prompts", "shape")
+
+    assert code == 0
+    assert "5 done, 3 of them before, 0 failed" in output
+    assert first.stat().st_mtime_ns == written
+    assert len(rows_of(tmp_path / "results" / "count_by_prompt" / "aggregated_results.csv")) == 5
+
+
+def test_other_parameters_are_not_mixed_with_earlier_ones(run, folder):
+    write_images(folder, range(1))
+    run("count_by_prompt", "-i", folder, "--prompts", "shape")
+
+    code, output = run("count_by_prompt", "-i", folder, "--prompts", "circle")
+    assert code == 1
+    assert "holds results of another workflow or other parameters" in output
+
+    code, output = run("count_by_prompt", "-i", folder, "--prompts", "circle", "--again")
+    assert code == 0
+    assert "circle" in output
+    assert "before" not in output
+
+
+def test_videos_beside_images(run, folder, tmp_path):
+    write_images(folder, range(1))
+    shutil.copy(VIDEO, folder / "crossing.mp4")
+    (folder / "corrupt.mp4").write_bytes(VIDEO.read_bytes()[:100])
+
+    code, output = run("detect_and_visualize", "-i", folder, "--prompts", "circle")
+
+    assert code == 1
+    assert "2 done, 1 failed" in output
+    assert "Failed: corrupt.mp4: " in output
+    results = tmp_path / "results" / "detect_and_visualize"
+    assert len(rows_of(results / "crossing.mp4" / "workflow_results_source_0.csv")) == 40
+    assert (results / "001.jpg").exists() is False
+    assert (results / "000.jpg" / "visualization.jpg").is_file()
+
+
+def test_prompts_of_an_image_s_own(run, folder, tmp_path):
+    write_images(folder, range(3))
+    prompts = json.dumps({"000.jpg": ["circle"], "001.jpg": ["star", "square"]})
+
+    code, output = run("prompts_per_image", "-i", folder, "--prompts", prompts)
+
+    assert code == 1
+    assert "002.jpg: `prompts` has no value for it" in output
+    result = tmp_path / "results" / "prompts_per_image" / "001.jpg" / "results.json"
+    assert list(json.loads(result.read_text())["counts"]) == ["star", "square"]
+
+
+def test_a_sink_that_fails_fails_the_file(run, folder):
+    write_images(folder, range(1))
+    (folder / "occupied").write_text("a file where a folder should be")
+
+    code, output = run("label_a_dataset", "-i", folder, "--target_directory", folder / "occupied")
+
+    assert code == 1
+    assert "000.jpg: failed: " in output
+
+
+def test_a_prompt_that_no_image_can_be_asked(run, folder):
+    write_images(folder, range(15))
+
+    code, output = run("count_by_prompt", "-i", folder, "--prompts", " ")
+
+    assert code == 1
+    assert "0 done, 15 failed" in output
+    assert "is blank" in output
+    assert "and 5 more, in results/count_by_prompt/failures.jsonl" in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["no_such"], "no workflow no_such; name a file, or one of: alert_when_present"),
+        (["broken.json"], "broken.json is not JSON"),
+        (["list.json"], "list.json holds no workflow definition"),
+        (["count_by_prompt", "--promts", "star"], "no parameter `promts`; it has prompts, model"),
+        (["count_by_prompt", "star"], "'star' belongs to no parameter"),
+        (["count_by_prompt", "--prompts"], "`prompts` is given no value"),
+        (["count_by_prompt", "--model", "a", "b"], "`model` takes one value"),
+        (["redact_by_prompt", "--pixel_size", "big"], "`pixel_size` is 'big'; give a value such as 16"),
+        (["track_and_count_video", "--line", "[[0,"], "`line` is '[[0,'; give a list such as [[0, 240]"),
+        (
+            ["prompts_per_image", "--prompts", "star"],
+            "`prompts` is 'star'; give an object such as {\"image.jpg\"",
+        ),
+        (["count_by_prompt", "-i", "nowhere"], "no image or video"),
+        (["unknown_block.json"], "the workflow cannot be run"),
+    ],
+)
+def test_what_cannot_be_run_is_said_before_anything_runs(run, tmp_path, arguments, problem):
+    (tmp_path / "broken.json").write_text("{")
+    (tmp_path / "list.json").write_text("[]")
+    step = {"type": "no_such_block@v1", "name": "step"}
+    image = {"type": "InferenceImage", "name": "image"}
+    unknown = {"version": "1.0", "inputs": [image], "steps": [step], "outputs": []}
+    (tmp_path / "unknown_block.json").write_text(json.dumps(unknown))
+
+    code, output = run(*arguments)
+
+    assert code == 1
+    assert problem in output
+    assert "Traceback" not in output
+
+
+def test_values_are_read_as_the_definition_s_defaults_are():
+    from workflow_blocks.running.folder import read_definition
+    from workflow_blocks.running.parameters import parse_parameters
+
+    def parse(workflow, *words):
+        return parse_parameters(words, read_definition(workflow))
+
+    assert parse("count_by_prompt", "--prompts", "7", "no") == {"prompts": ["7", "no"]}
+    assert parse("count_by_prompt", "--prompts=red circle", "--model=m") == {
+        "prompts": ["red circle"],
+        "model": "m",
+    }
+    assert parse("count_by_prompt", "--prompts", '["a", "b"]') == {"prompts": ["a", "b"]}
+    assert parse("redact_by_prompt", "--pixel_size", "8") == {"pixel_size": 8}
+    assert parse("track_and_count_video", "--line", "[0, 1]", "[2, 3]") == {"line": [[0, 1], [2, 3]]}
+    assert parse("label_a_dataset", "--split", '{"train": 1}') == {"split": {"train": 1}}

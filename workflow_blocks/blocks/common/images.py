@@ -1,0 +1,35 @@
+"""Images of any common layout to what models take."""
+
+import numpy as np
+import numpy.typing as npt
+
+from workflow_blocks.blocks.common.client_errors import InvalidInputError
+
+
+def to_bgr_uint8(image: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
+    """An image as a caller gave it to a uint8 BGR array (H, W, 3).
+
+    Takes grey (H, W) or (H, W, 1), BGR (H, W, 3) and BGRA (H, W, 4; the alpha channel is dropped), with
+    8 bits a channel, 16 bits (scaled down) or booleans.
+
+    Raises:
+        InvalidInputError: the array is none of these, or has no pixels.
+    """
+    if image.ndim == 2:
+        image = image[..., np.newaxis]
+    if image.ndim != 3 or image.shape[2] not in (1, 3, 4) or image.size == 0:
+        raise InvalidInputError(
+            f"`images` holds an array of shape {image.shape}; give images of shape (height, width), "
+            "(height, width, 3) or (height, width, 4), each side at least 1"
+        )
+    channels = image[..., :3]
+    if channels.dtype == np.uint16:
+        channels = channels // 257
+    elif channels.dtype == np.bool_:
+        channels = channels.astype(np.uint8) * 255
+    elif channels.dtype != np.uint8:
+        raise InvalidInputError(
+            f"`images` holds an array of dtype {image.dtype}; give uint8 values from 0 to 255, or uint16"
+        )
+    colour = np.broadcast_to(channels, (*channels.shape[:2], 3))
+    return np.ascontiguousarray(colour, dtype=np.uint8)

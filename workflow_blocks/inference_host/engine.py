@@ -1,0 +1,98 @@
+"""Inference's own execution engine in this process, as its server and command line set it up."""
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+# Read by Inference when it is imported. `setdefault` leaves a user's own choice alone.
+PLUGIN_SETTINGS = {
+    "WORKFLOWS_PLUGINS": "workflow_blocks",
+    "ALLOW_INFERENCE_MODELS_DIRECTLY_ACCESS_LOCAL_PACKAGES": "True",
+}
+# No usage reports and no weight downloads: the bundled model needs neither.
+LOCAL_SETTINGS = PLUGIN_SETTINGS | {"OFFLINE_MODE": "True", "METRICS_ENABLED": "False"}
+
+
+def use_plugin_settings() -> None:
+    """Has Inference load this plugin and its models; call it before anything imports `inference`."""
+    for name, value in PLUGIN_SETTINGS.items():
+        os.environ.setdefault(name, value)
+
+
+def use_local_settings() -> None:
+    """The same, for Inference within this process alone."""
+    for name, value in LOCAL_SETTINGS.items():
+        os.environ.setdefault(name, value)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the warnings of Inference and what it stands on: of optional models, of what is deprecated."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def make_model_manager() -> Any:
+    """Inference's model manager, through which all engines of a process can share their models."""
+    from inference.core.managers.base import ModelManager
+    from inference.core.registries.roboflow import RoboflowModelRegistry
+    from inference.models.utils import ROBOFLOW_MODEL_TYPES
+
+    return ModelManager(RoboflowModelRegistry(ROBOFLOW_MODEL_TYPES))
+
+
+def make_engine(
+    definition: dict[str, Any],
+    model_manager: Any,
+    max_concurrent_steps: int = 1,
+    init_parameters: dict[str, Any] | None = None,
+) -> Any:
+    """An execution engine for a workflow definition.
+
+    Args:
+        definition: the workflow.
+        model_manager: gives the models.
+        max_concurrent_steps: how many steps may run at once.
+        init_parameters: more of what blocks are made with, such as `workflows_core.step_execution_mode`.
+
+    Raises:
+        inference.core.workflows.errors.WorkflowError: the definition does not compile.
+    """
+    from inference.core.interfaces.workflows_models_provider import ModelManagerModelsProvider
+    from inference.core.workflows.execution_engine.core import ExecutionEngine
+
+    return ExecutionEngine.init(
+        workflow_definition=definition,
+        init_parameters={
+            "workflows_core.model_manager": ModelManagerModelsProvider(model_manager),
+            "workflows_core.api_key": None,
+        }
+        | (init_parameters or {}),
+        max_concurrent_steps=max_concurrent_steps,
+    )
+
+
+def workflow_file(name: str) -> Path:
+    """The path of a workflow definition that comes with this package, by its name without `.json`."""
+    return _workflow_folder() / f"{name}.json"
+
+
+def workflow_names() -> list[str]:
+    """The names of the workflow definitions that come with this package."""
+    return sorted(path.stem for path in _workflow_folder().glob("*.json"))
+
+
+def _workflow_folder() -> Path:
+    package = Path(__file__).parents[1]
+    installed = package / "workflows"
+    return installed if installed.is_dir() else package.parent / "workflows"
