@@ -113,7 +113,7 @@ def measure_http(server: RealServer) -> dict[str, float]:
         requests.post(address, json={"inputs": inputs}, timeout=60).raise_for_status()
 
     from workflow_blocks.inference_host.engine import make_engine
-    from workflow_blocks.running.folder import read_definition
+    from workflow_blocks.running.definitions import read_definition
 
     engine = make_engine(read_definition("detect_and_visualize"), make_model_manager())
 

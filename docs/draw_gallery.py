@@ -18,14 +18,14 @@ from rich.progress import track
 from training.sample_video import FILE as SAMPLE_VIDEO
 from training.sample_video import N_FRAMES
 from training.scenes import SceneOptions, UInt8Array, draw_scene
-from workflow_blocks.commands.demo import SAMPLE_IMAGES
 from workflow_blocks.inference_host.engine import (
     make_engine,
     make_model_manager,
     quiet,
     use_local_settings,
 )
-from workflow_blocks.running.folder import read_definition
+from workflow_blocks.running.definitions import read_definition
+from workflow_blocks.running.files import SAMPLE_IMAGES
 
 FOLDER = Path("docs/gallery")
 HEIGHT, GAP, JPEG_QUALITY = 300, 8, 80

@@ -9,9 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.scenes import image_bgr
-from workflow_blocks.commands.app import DEFAULT_PROMPTS, app
-from workflow_blocks.commands.demo import SAMPLE_IMAGES
-from workflow_blocks.running.folder import find_images
+from workflow_blocks.commands.app import app
+from workflow_blocks.commands.demo import DEFAULT_PROMPTS
+from workflow_blocks.running.files import SAMPLE_IMAGES, find_images
 
 
 @pytest.fixture

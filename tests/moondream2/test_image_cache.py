@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from workflow_blocks.moondream2.detector import Detector
-from workflow_blocks.moondream2.image_cache import EncodedImage, EncodedImageCache, content_key
-from workflow_blocks.moondream2.rows import KeyValues
+from workflow_blocks.moondream2.image_cache import EncodedImageCache, content_key
+from workflow_blocks.moondream2.rows import EncodedImage, KeyValues
 
 
 def encoded(n_bytes):

@@ -188,7 +188,7 @@ def test_what_cannot_be_run_is_said_before_anything_runs(run, tmp_path, argument
 
 
 def test_values_are_read_as_the_definition_s_defaults_are():
-    from workflow_blocks.running.folder import read_definition
+    from workflow_blocks.running.definitions import read_definition
     from workflow_blocks.running.parameters import parse_parameters
 
     def parse(workflow, *words):

@@ -15,8 +15,7 @@ from inference_sdk.http.errors import HTTPCallErrorError
 
 from tests.scenes import image_bgr, recall, true_boxes
 from tests.workflows.definitions import DETECTION_OUTPUTS, detection_step, detection_workflow, workflow
-from workflow_blocks.inference_host.engine import workflow_names
-from workflow_blocks.running.folder import read_definition
+from workflow_blocks.running.definitions import read_definition, workflow_names
 
 SCENE = 1
 BLOCKS = {

@@ -13,8 +13,9 @@ import supervision as sv
 from tests.scenes import image_bgr, recall, scene, true_boxes
 from training.scenes import SceneOptions, draw_scene
 from workflow_blocks.blocks.common.data_representation import from_engine
-from workflow_blocks.inference_host.engine import make_engine, workflow_names
-from workflow_blocks.running.folder import read_definition as definition
+from workflow_blocks.inference_host.engine import make_engine
+from workflow_blocks.running.definitions import read_definition as definition
+from workflow_blocks.running.definitions import workflow_names
 
 NAMES = workflow_names()
 # Prompts for each image, frames of a video, weights that are not at hand.

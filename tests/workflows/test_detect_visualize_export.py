@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 
 from tests.scenes import image_bgr, recall, true_boxes
-from workflow_blocks.inference_host.engine import make_engine, workflow_file
+from workflow_blocks.inference_host.engine import make_engine
+from workflow_blocks.running.definitions import workflow_file
 
 PROMPTS = ["circle", "square", "triangle", "star"]
 

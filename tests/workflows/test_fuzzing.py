@@ -22,8 +22,8 @@ from tests.scenes import image_bgr
 from tests.workflows.definitions import detection_workflow
 from workflow_blocks import load_blocks
 from workflow_blocks.blocks.common.data_representation import from_engine
-from workflow_blocks.inference_host.engine import make_engine, workflow_names
-from workflow_blocks.running.folder import read_definition
+from workflow_blocks.inference_host.engine import make_engine
+from workflow_blocks.running.definitions import read_definition, workflow_names
 
 CALLER_ERRORS = (WorkflowSyntaxError, RuntimeInputError, ClientCausedStepExecutionError)
 N_MUTATED_DEFINITIONS = 1000

@@ -5,18 +5,36 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import rich
+import typer
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from workflow_blocks.inference_host.engine import make_engine, make_model_manager, quiet
-from workflow_blocks.running.folder import RunError, read_definition
+from workflow_blocks.commands.errors import exit_with_message
+from workflow_blocks.inference_host.engine import make_engine, make_model_manager, quiet, use_local_settings
+from workflow_blocks.running.definitions import read_definition
+from workflow_blocks.running.errors import RunError
+from workflow_blocks.running.files import SAMPLE_IMAGES, find_images
 
 WORKFLOW = "detect_visualize_export"
-SAMPLE_IMAGES = Path(__file__).parents[1] / "sample_images"
+DEFAULT_PROMPTS = ("red circle", "blue star", "square", "yellow shape")
+
+
+def demo(
+    images: Annotated[
+        Path | None, typer.Option(help="A folder of images; without it, the bundled samples.")
+    ] = None,
+    prompts: Annotated[list[str] | None, typer.Option("--prompt", help="What to find; repeat it.")] = None,
+    model: Annotated[str, typer.Option(help="A model id or package.")] = "moondream2-demo",
+    output: Annotated[Path, typer.Option(help="Where the results are written.")] = Path("demo_output"),
+) -> None:
+    """Detects, visualizes and exports on a folder of images."""
+    use_local_settings()
+    with exit_with_message(RunError):
+        run_demo(find_images(images or SAMPLE_IMAGES), prompts or list(DEFAULT_PROMPTS), model, output)
 
 
 @dataclass(frozen=True)

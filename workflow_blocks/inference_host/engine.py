@@ -5,7 +5,6 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 # Read by Inference when it is imported. `setdefault` leaves a user's own choice alone.
@@ -80,19 +79,3 @@ def make_engine(
         | (init_parameters or {}),
         max_concurrent_steps=max_concurrent_steps,
     )
-
-
-def workflow_file(name: str) -> Path:
-    """The path of a workflow definition that comes with this package, by its name without `.json`."""
-    return _workflow_folder() / f"{name}.json"
-
-
-def workflow_names() -> list[str]:
-    """The names of the workflow definitions that come with this package."""
-    return sorted(path.stem for path in _workflow_folder().glob("*.json"))
-
-
-def _workflow_folder() -> Path:
-    package = Path(__file__).parents[1]
-    installed = package / "workflows"
-    return installed if installed.is_dir() else package.parent / "workflows"

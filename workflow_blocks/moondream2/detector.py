@@ -17,12 +17,12 @@ from torch import Tensor
 
 from workflow_blocks.moondream2.checkpoint import CONFIG_FILE, load_model, load_tokenizer
 from workflow_blocks.moondream2.config import Moondream2Config
-from workflow_blocks.moondream2.image_cache import EncodedImage, EncodedImageCache, content_key
+from workflow_blocks.moondream2.image_cache import EncodedImageCache, content_key
 from workflow_blocks.moondream2.image_crops import Tiling, UInt8Array, distinct_crops, images_to_crops
 from workflow_blocks.moondream2.memory import WorkingMemory
 from workflow_blocks.moondream2.model import Moondream2
 from workflow_blocks.moondream2.region import Choice, choose_coordinates, choose_sizes, probability_near
-from workflow_blocks.moondream2.rows import KeyValues, Rows
+from workflow_blocks.moondream2.rows import EncodedImage, KeyValues, Rows
 
 DEFAULT_MAX_OBJECTS = 50
 # Decoder steps that make one object: x, y, size.

@@ -5,18 +5,7 @@ from collections import OrderedDict
 from threading import Lock
 
 from workflow_blocks.moondream2.image_crops import UInt8Array
-from workflow_blocks.moondream2.rows import KeyValues
-
-
-class EncodedImage:
-    """What the decoder keeps of an image: each layer's keys and values of the image prefix, (K, P, d)."""
-
-    def __init__(self, prefix: tuple[KeyValues, ...]) -> None:
-        self.prefix = prefix
-
-    @property
-    def nbytes(self) -> int:
-        return sum(tensor.nbytes for layer in self.prefix for tensor in layer)
+from workflow_blocks.moondream2.rows import EncodedImage
 
 
 def content_key(image_rgb: UInt8Array) -> bytes:

@@ -38,6 +38,17 @@ class KeyValues(NamedTuple):
 Prefix = Sequence[KeyValues]
 
 
+class EncodedImage:
+    """What the decoder keeps of an image: each layer's keys and values of the image prefix, (K, P, d)."""
+
+    def __init__(self, prefix: tuple[KeyValues, ...]) -> None:
+        self.prefix = prefix
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for layer in self.prefix for tensor in layer)
+
+
 class Rows:
     """The rows of one or several images.
 

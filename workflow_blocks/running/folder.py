@@ -6,40 +6,18 @@ unknown parameters refused; results of different parameters never mixed.
 """
 
 import json
-import os
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
-from workflow_blocks.inference_host.engine import (
-    make_engine,
-    make_model_manager,
-    quiet,
-    workflow_file,
-    workflow_names,
-)
+from workflow_blocks.inference_host.engine import make_engine, make_model_manager, quiet
+from workflow_blocks.running.errors import FileError, RunError
+from workflow_blocks.running.files import VIDEO_SUFFIXES
 from workflow_blocks.running.parameters import ParameterError, image_input
-
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
-VIDEO_SUFFIXES = {".mp4", ".mov", ".avi", ".mkv", ".webm"}
-MAX_FAILURES_SHOWN = 10
-FAILURES = "failures.jsonl"
-
-
-class RunError(Exception):
-    """A run cannot start; the message says what to change."""
-
-
-class FileError(Exception):
-    """One file cannot be worked on; the others can."""
+from workflow_blocks.running.report import progress_bar, report
 
 
 @dataclass(frozen=True)
@@ -49,51 +27,6 @@ class Run:
     definition: dict[str, Any]
     parameters: dict[str, Any]
     output: Path
-
-
-def read_definition(name: str) -> dict[str, Any]:
-    """A definition by its name in this package, or by a path.
-
-    Raises:
-        RunError: there is none, or it is not JSON.
-    """
-    file = workflow_file(name) if name in workflow_names() else Path(name)
-    if not file.is_file():
-        raise RunError(f"no workflow {name}; name a file, or one of: {', '.join(workflow_names())}")
-    try:
-        definition = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RunError(f"{file} is not JSON: {error}") from error
-    if not isinstance(definition, dict):
-        raise RunError(f"{file} holds no workflow definition")
-    return definition
-
-
-def find_files(source: Path) -> list[Path]:
-    """The images and videos of a folder, by name; or one file.
-
-    Raises:
-        RunError: there are none.
-    """
-    return (
-        [source] if source.is_file() else _files_in(source, "image or video", IMAGE_SUFFIXES | VIDEO_SUFFIXES)
-    )
-
-
-def find_images(folder: Path) -> list[Path]:
-    """The image files of a folder, by name.
-
-    Raises:
-        RunError: there are none.
-    """
-    return _files_in(folder, "image", IMAGE_SUFFIXES)
-
-
-def _files_in(folder: Path, kind: str, suffixes: set[str]) -> list[Path]:
-    files = sorted(path for path in folder.glob("*") if path.suffix.lower() in suffixes)
-    if not files:
-        raise RunError(f"no {kind} ({', '.join(sorted(suffixes))}) in {folder}")
-    return files
 
 
 def run_over_files(run: Run, files: Sequence[Path], again: bool = False) -> bool:
@@ -122,14 +55,14 @@ def run_over_files(run: Run, files: Sequence[Path], again: bool = False) -> bool
     log, done_before = open_progress_log(str(run.output))
     todo = [path for path in files if path.name not in done_before]
     failures: dict[str, str] = {}
-    with log, _progress(console) as progress:
+    with log, progress_bar(console) as progress:
         for path in progress.track(todo, description="Processing"):
             try:
                 work(path)
                 denote_image_processed(log, str(path))
             except FileError as failure:
                 failures[path.name] = str(failure)
-    _report(console, run.output, len(files) - len(failures), len(files) - len(todo), failures)
+    report(console, run.output, len(files) - len(failures), len(files) - len(todo), failures)
     return not failures
 
 
@@ -228,53 +161,3 @@ def _run_over_video(run: Run, path: Path, image_name: str) -> None:
         raise FileError(str(details.processing_errors[0]))
     if details.structured_results_file is None:
         raise FileError("not a video that OpenCV can read: it has no frame")
-
-
-def _progress(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console)
-
-
-def _report(console: Console, output: Path, n_done: int, n_before: int, failures: Mapping[str, str]) -> None:
-    from inference_cli.lib.workflows.common import aggregate_batch_processing_results
-    from inference_cli.lib.workflows.entities import OutputFileType
-
-    with quiet(), Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
-        aggregate_batch_processing_results(str(output), OutputFileType.CSV)
-    _write_failures(output, failures)
-    _print_counts(console, output)
-    for name, reason in list(failures.items())[:MAX_FAILURES_SHOWN]:
-        console.print(f"[red]Failed: {escape(f'{name}: {reason}')}[/red]", soft_wrap=True)
-    if len(failures) > MAX_FAILURES_SHOWN:
-        rest = len(failures) - MAX_FAILURES_SHOWN
-        console.print(f"[red]... and {rest} more, in {escape(str(output / FAILURES))}[/red]")
-    earlier = f", {n_before} of them before" if n_before else ""
-    console.print(
-        f"[bold]{n_done} done{earlier}, {len(failures)} failed. Results in {escape(str(output))}/[/bold]\n"
-        "  <file name>/              JSON and pictures; of a video a table and videos\n"
-        "  aggregated_results.csv    a row for each image",
-        soft_wrap=True,
-    )
-
-
-def _write_failures(output: Path, failures: Mapping[str, str]) -> None:
-    lines = [json.dumps({"file": name, "cause": reason}) for name, reason in failures.items()]
-    (output / FAILURES).write_text("".join(f"{line}\n" for line in lines))
-
-
-def _print_counts(console: Console, output: Path) -> None:
-    """What each prompt found in all images, where the workflow says so."""
-    boxes: Counter[str] = Counter()
-    images: Counter[str] = Counter()
-    for name in (output / "progress.log").read_text().splitlines():
-        result = output / name / "results.json"
-        counts = json.loads(result.read_text()).get("counts") if result.is_file() else None
-        if isinstance(counts, dict):
-            boxes.update(counts)
-            images.update({prompt: int(count > 0) for prompt, count in counts.items()})
-    if not boxes:
-        return
-    table = Table("prompt", "boxes", "in images")
-    for prompt, count in boxes.items():
-        table.add_row(escape(prompt), str(count), str(images[prompt]))
-    console.print(table)

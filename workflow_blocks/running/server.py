@@ -13,8 +13,8 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from workflow_blocks.inference_host.engine import make_model_manager, quiet, workflow_names
-from workflow_blocks.running.folder import read_definition
+from workflow_blocks.inference_host.engine import make_model_manager, quiet
+from workflow_blocks.running.definitions import read_definition, workflow_names
 
 # What Inference's Docker image has in its working directory and its wheel lacks.
 LANDING_FOLDERS = ("static", "_next/static")

@@ -1,0 +1,62 @@
+"""The command `workflow-blocks build-model`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+from workflow_blocks.commands.errors import exit_with_message
+
+
+def build_model(
+    weights: Annotated[
+        str, typer.Option(metavar="DIR|HUB_ID", help="Published Moondream2 weights: a folder, or a hub id.")
+    ] = "vikhyatk/moondream2",
+    output: Annotated[Path, typer.Option(help="The package's folder, which must not exist yet.")] = Path(
+        "moondream2"
+    ),
+    revision: Annotated[
+        str | None, typer.Option(help="Of a hub id; without it, the one of 2025-06-21.")
+    ] = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|DIR|HUB_ID",
+            help="Without it, tokenizer.json beside local weights, else moondream/starmie-v1.",
+        ),
+    ] = None,
+) -> None:
+    """Makes a local model package for Inference from published Moondream2 weights."""
+    from workflow_blocks.inference_host.model_package import (
+        PackageError,
+        build_package,
+        find_tokenizer,
+        find_weights,
+    )
+    from workflow_blocks.moondream2.checkpoint import CheckpointError, weight_files
+    from workflow_blocks.moondream2.config import ConfigError
+
+    with exit_with_message(CheckpointError, ConfigError, PackageError):
+        folder = find_weights(weights, revision)
+        tokenizer_file = find_tokenizer(tokenizer, weights)
+        n_bytes = sum(path.stat().st_size for path in weight_files(folder))
+        with _progress_bar() as progress:
+            task = progress.add_task("Checking weights", total=n_bytes)
+            linked = build_package(
+                folder, tokenizer_file, output, lambda size: progress.update(task, advance=size)
+            )
+            progress.update(task, completed=n_bytes)
+    how = "linked, not copied" if linked else "copied"
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(
+        f"Built {output} ({n_bytes / 1e9:.2f} GB of weights, {how}). To use it, set for Inference\n"
+    )
+    console.print("  export ALLOW_INFERENCE_MODELS_DIRECTLY_ACCESS_LOCAL_PACKAGES=True\n")
+    console.print("and in a workflow definition\n")
+    console.print(f'  "model_version": "{output.resolve()}"')
+
+
+def _progress_bar() -> Progress:
+    return Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())

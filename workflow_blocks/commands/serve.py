@@ -1,0 +1,36 @@
+"""The command `workflow-blocks serve`."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from workflow_blocks.commands.errors import exit_with_message
+from workflow_blocks.inference_host.engine import use_plugin_settings
+
+
+def serve(
+    host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 9001,
+    model_cache: Annotated[
+        Path | None, typer.Option(help="Where Inference keeps models: its MODEL_CACHE_DIR.")
+    ] = None,
+    write_directory: Annotated[
+        Path | None,
+        typer.Option(help="The only folder that workflows may write into: WORKFLOW_BLOCKS_WRITE_DIRECTORY."),
+    ] = None,
+) -> None:
+    """Starts Inference's server with this plugin; its settings are environment variables."""
+    from workflow_blocks.running.server import ServerError
+    from workflow_blocks.running.server import serve as serve_until_stopped
+
+    use_plugin_settings()
+    for name, folder in (
+        ("MODEL_CACHE_DIR", model_cache),
+        ("WORKFLOW_BLOCKS_WRITE_DIRECTORY", write_directory),
+    ):
+        if folder is not None:
+            os.environ[name] = str(folder.resolve())
+    with exit_with_message(ServerError):
+        serve_until_stopped(host, port)

@@ -1,0 +1,41 @@
+"""Workflow definitions: those that come with this package, and files."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from workflow_blocks.running.errors import RunError
+
+
+def read_definition(name: str) -> dict[str, Any]:
+    """A definition by its name in this package, or by a path.
+
+    Raises:
+        RunError: there is none, or it is not JSON.
+    """
+    file = workflow_file(name) if name in workflow_names() else Path(name)
+    if not file.is_file():
+        raise RunError(f"no workflow {name}; name a file, or one of: {', '.join(workflow_names())}")
+    try:
+        definition = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunError(f"{file} is not JSON: {error}") from error
+    if not isinstance(definition, dict):
+        raise RunError(f"{file} holds no workflow definition")
+    return definition
+
+
+def workflow_file(name: str) -> Path:
+    """The path of a workflow definition that comes with this package, by its name without `.json`."""
+    return _workflow_folder() / f"{name}.json"
+
+
+def workflow_names() -> list[str]:
+    """The names of the workflow definitions that come with this package."""
+    return sorted(path.stem for path in _workflow_folder().glob("*.json"))
+
+
+def _workflow_folder() -> Path:
+    package = Path(__file__).parents[1]
+    installed = package / "workflows"
+    return installed if installed.is_dir() else package.parent / "workflows"
