@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import supervision as sv
 from pycocotools.coco import COCO
-from workflow_blocks.detections_dataset_export import atomic_files, coco_file
 
+from workflow_blocks.datasets import atomic_files, coco_file
 from workflow_blocks.datasets.dataset import FORMATS, Dataset, _content_of, split_of
 from workflow_blocks.datasets.records import DatasetError
 

@@ -143,7 +143,7 @@ def test_a_broken_model_package_is_a_client_error(
 
 
 def test_the_demo_model_on_a_server_that_loads_no_local_packages(run_workflow, image, monkeypatch):
-    from workflow_blocks.moondream2_prompt_detection import model_version
+    from workflow_blocks.blocks.common import model_version
 
     monkeypatch.setattr(model_version, "ALLOW_INFERENCE_MODELS_DIRECTLY_ACCESS_LOCAL_PACKAGES", False)
 

@@ -9,11 +9,11 @@ import pytest
 import supervision as sv
 from inference.core.workflows.errors import ClientCausedStepExecutionError, RuntimeInputError, WorkflowError
 from inference.core.workflows.execution_engine.entities.base import ImageParentMetadata, WorkflowImageData
-from workflow_blocks.detections_dataset_export import atomic_files
 
 from tests.scenes import image_bgr
 from tests.workflows.definitions import detection_step, workflow
 from workflow_blocks.blocks.detections_dataset_export.v1 import DetectionsDatasetExportBlockV1
+from workflow_blocks.datasets import atomic_files
 from workflow_blocks.datasets.dataset import FORMATS
 
 

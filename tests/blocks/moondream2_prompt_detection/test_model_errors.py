@@ -10,7 +10,7 @@ from roboflow_workflows.prototypes.platform_errors import (
     RoboflowAPITimeoutError,
 )
 
-from tests.blocks.common.test_remote import detect
+from tests.blocks.moondream2_prompt_detection.test_remote_detection import detect
 
 
 class Manager:

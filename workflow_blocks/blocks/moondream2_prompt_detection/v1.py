@@ -70,7 +70,7 @@ from workflow_blocks.blocks.common.model_version import (
     is_local,
     resolve_model_version,
 )
-from workflow_blocks.blocks.common.remote import detect_remotely, remote_server
+from workflow_blocks.blocks.common.remote import remote_server
 from workflow_blocks.blocks.moondream2_prompt_detection.predictions import (
     MAX_DETECTIONS,
     DetectionLimits,
@@ -87,6 +87,7 @@ from workflow_blocks.blocks.moondream2_prompt_detection.prompts import (
     parse_prompt,
     parse_prompts,
 )
+from workflow_blocks.blocks.moondream2_prompt_detection.remote_detection import detect_remotely
 
 SHORT_DESCRIPTION = "Find whatever you can name in an image, with Moondream2."
 

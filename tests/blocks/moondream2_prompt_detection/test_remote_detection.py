@@ -17,8 +17,10 @@ from inference.core.workflows.execution_engine.entities.base import (
     ImageParentMetadata,
     WorkflowImageData,
 )
-from workflow_blocks.moondream2_prompt_detection import remote, remote_http
 
+from workflow_blocks.blocks.common import remote as remote_module
+from workflow_blocks.blocks.common import remote_http
+from workflow_blocks.blocks.moondream2_prompt_detection import remote_detection
 from workflow_blocks.blocks.moondream2_prompt_detection.v1 import Moondream2PromptDetectionBlockV1
 
 KEY = "secret-key-of-a-test"
@@ -215,7 +217,7 @@ def test_requests_run_together_within_the_engine_s_limit(serve):
 
     detect(n_images=20)
 
-    assert 4 <= server.most_in_flight <= remote.WORKFLOWS_REMOTE_EXECUTION_MAX_STEP_CONCURRENT_REQUESTS
+    assert 4 <= server.most_in_flight <= remote_detection.MAX_REQUESTS_AT_ONCE
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
@@ -343,7 +345,7 @@ def test_a_server_that_stays_away(monkeypatch):
 )
 def test_the_key_goes_where_the_engine_s_setting_says(serve, monkeypatch, transport, in_body, in_header):
     monkeypatch.setenv("MOONDREAM2_API_KEY", KEY)
-    monkeypatch.setattr(remote, "WORKFLOWS_REMOTE_API_KEY_TRANSPORT", transport)
+    monkeypatch.setattr(remote_module, "WORKFLOWS_REMOTE_API_KEY_TRANSPORT", transport)
     server = serve(found(BOX))
 
     detect(api_key="key of the workflow's caller")
@@ -384,8 +386,8 @@ def test_the_key_reaches_no_other_host_no_error_and_no_log(serve, monkeypatch, c
 def test_the_mode_remote_sends_to_the_engine_s_own_target(serve, monkeypatch):
     server = serve(found(BOX))
     monkeypatch.delenv("MOONDREAM2_API_URL")
-    monkeypatch.setattr(remote, "WORKFLOWS_REMOTE_API_TARGET", "self-hosted")
-    monkeypatch.setattr(remote, "LOCAL_INFERENCE_API_URL", server.url)
+    monkeypatch.setattr(remote_module, "WORKFLOWS_REMOTE_API_TARGET", "self-hosted")
+    monkeypatch.setattr(remote_module, "LOCAL_INFERENCE_API_URL", server.url)
 
     (result,) = detect(mode=StepExecutionMode.REMOTE, api_key="caller")
 
@@ -394,7 +396,7 @@ def test_the_mode_remote_sends_to_the_engine_s_own_target(serve, monkeypatch):
 
 
 def test_the_hosted_target_has_no_moondream2(monkeypatch):
-    monkeypatch.setattr(remote, "WORKFLOWS_REMOTE_API_TARGET", "hosted")
+    monkeypatch.setattr(remote_module, "WORKFLOWS_REMOTE_API_TARGET", "hosted")
 
     status, message = failure(mode=StepExecutionMode.REMOTE)
 
