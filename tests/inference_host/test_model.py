@@ -11,8 +11,7 @@ import pytest
 import torch
 from inference_models.errors import ModelInputError
 
-from workflow_blocks.inference_host.model import Moondream2Model
-from workflow_blocks.moondream2 import inference_model
+from workflow_blocks.inference_host.model import Moondream2Model, _to_detections
 from workflow_blocks.moondream2.detector import Detector
 
 
@@ -64,7 +63,7 @@ def test_detect_takes_every_form_of_image(model, image_bgr, form):
 
 
 def test_an_empty_result_has_the_shape_of_boxes():
-    found = inference_model._to_detections([[], []], height=20, width=30)
+    found = _to_detections([[], []], height=20, width=30)
 
     assert found.xyxy.shape == (0, 4)
     assert found.class_id.shape == found.confidence.shape == (0,)
@@ -197,3 +196,18 @@ def test_inference_loads_the_package_through_its_model_manager(
     torch.testing.assert_close(
         found.xyxy, model.detect([image_bgr], ["red circle"], max_new_tokens=36)[0].xyxy
     )
+
+
+def test_a_package_built_by_an_earlier_release_loads(golden_package, model_manager, image_bgr, tmp_path):
+    package = shutil.copytree(golden_package, tmp_path / "package")
+    (package / "model.py").write_text(
+        "from workflow_blocks.moondream2.inference_model import Moondream2Model\n"
+        '__all__ = ["Moondream2Model"]\n'
+    )
+
+    model_manager.add_model(model_id=str(package), api_key=None)
+    (found,) = model_manager.run_tensor_native_inference(
+        model_id=str(package), images=[image_bgr], classes=["red circle"], input_color_format="bgr"
+    )
+
+    assert len(found.xyxy) > 0

@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from workflow_blocks.commands.app import app
+from workflow_blocks.inference_host import model_package
 from workflow_blocks.inference_host.model import Moondream2Model
-from workflow_blocks.moondream2 import package
 from workflow_blocks.moondream2.checkpoint import (
     CONFIG_FILE,
     TOKENIZER_FILE,
@@ -232,7 +232,7 @@ def test_an_interrupt_leaves_nothing_half_made(published, tmp_path, monkeypatch)
     monkeypatch.setattr(os, "link", interrupt)
 
     with pytest.raises(KeyboardInterrupt):
-        package.build_package(folder, folder / TOKENIZER_FILE, output)
+        model_package.build_package(folder, folder / TOKENIZER_FILE, output)
 
     assert_nothing_written(output)
 
@@ -362,7 +362,7 @@ def test_weights_come_from_the_hub(hub, tmp_path, arguments, told):
         args=[
             sys.executable,
             "-m",
-            "workflow_blocks.commands.app",
+            "workflow_blocks",
             "build-model",
             "--output",
             str(output),
