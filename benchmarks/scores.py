@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import matplotlib
 import numpy as np
 import numpy.typing as npt
 import supervision as sv
+import torch
 import typer
 from rich.console import Console
 from rich.progress import track
@@ -15,6 +16,7 @@ from rich.table import Table
 from supervision.metrics import MeanAveragePrecision
 from torch import Tensor
 
+from training.bins import DetectorWithBins, ObjectWithBins
 from training.evaluate import GROUPS, compare
 from training.prompts import plain_prompt
 from training.scenes import DEFAULT_OPTIONS, SceneOptions, draw_scene
@@ -43,7 +45,7 @@ class Answered(NamedTuple):
     truth: sv.Detections
 
 
-def _bins(item: DetectedObject) -> FloatArray:
+def _bins(item: ObjectWithBins) -> FloatArray:
     return np.array([item.p_x, item.p_y, item.p_w, item.p_h])
 
 
@@ -51,7 +53,7 @@ def _geometric_mean(values: FloatArray) -> float:
     return float(np.exp(np.log(values.clip(1e-9)).mean()))
 
 
-CANDIDATES: dict[str, Callable[[DetectedObject], float]] = {
+CANDIDATES: dict[str, Callable[[Any], float]] = {
     "constant (core block)": lambda item: 1.0,
     "p_object": lambda item: item.p_object,
     "product of all": lambda item: item.p_object * float(_bins(item).prod()),
@@ -63,10 +65,11 @@ CANDIDATES: dict[str, Callable[[DetectedObject], float]] = {
 
 
 class DetectorByOverlap(Detector):
-    """Gives, in place of `p_box`, the overlap to be expected of a box drawn from the bins."""
+    """Gives, in place of `p_box`, the expected overlap of a box drawn from the bins."""
 
-    def _p_box(self, x: Choice, y: Choice, w: Choice, h: Choice) -> Tensor:
-        return _expected_overlap(x, w) * _expected_overlap(y, h)
+    def _values(self, p_object: Tensor, x: Choice, y: Choice, w: Choice, h: Choice) -> Tensor:
+        *others, _ = super()._values(p_object, x, y, w, h).unbind(dim=-1)
+        return torch.stack((*others, _expected_overlap(x, w) * _expected_overlap(y, h)), dim=-1)
 
 
 def _expected_overlap(centre: Choice, size: Choice) -> Tensor:
@@ -135,7 +138,7 @@ def main(
     picture: Annotated[Path, typer.Option(help="Where the picture goes.")] = Path("docs/scores.png"),
 ) -> None:
     """Prints the comparison and draws the reliability of the chosen score."""
-    detector = Detector.from_folder(demo_model_folder())
+    detector = DetectorWithBins.from_folder(demo_model_folder())
     by_overlap = DetectorByOverlap(detector.model, detector.tokenizer)
     refining = Detector(detector.model, detector.tokenizer, refine_boxes=True)
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 4.2), sharey=True)

@@ -18,10 +18,10 @@ from rich.progress import track
 from training.sample_video import FILE as SAMPLE_VIDEO
 from training.sample_video import N_FRAMES
 from training.scenes import SceneOptions, UInt8Array, draw_scene
+from workflow_blocks.commands.messages import hide_warnings_of_libraries
 from workflow_blocks.inference_host.engine import (
     make_engine,
     make_model_manager,
-    quiet,
     use_local_settings,
 )
 from workflow_blocks.running.definitions import read_definition
@@ -35,9 +35,9 @@ PROMPTS = ["red circle", "blue star", "square"]
 def main() -> None:
     use_local_settings()
     FOLDER.mkdir(exist_ok=True)
-    with quiet():
-        for name, draw in track(PICTURES.items(), description="Drawing"):
-            save(draw(), FOLDER / f"{name}.jpg")
+    hide_warnings_of_libraries()
+    for name, draw in track(PICTURES.items(), description="Drawing"):
+        save(draw(), FOLDER / f"{name}.jpg")
 
 
 def detect_and_visualize() -> list[UInt8Array]:

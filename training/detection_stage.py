@@ -16,12 +16,12 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional as F
 
+from training.bins import coordinate_to_bin, size_to_bin
 from training.prompts import Question, random_question, random_wording
 from training.scene_store import COLOUR_NAMES
 from training.scenes import SHAPES, SceneObject
 from workflow_blocks.moondream2.config import Moondream2Config, TextConfig
 from workflow_blocks.moondream2.model import Moondream2
-from workflow_blocks.moondream2.region import coordinate_to_bin, size_to_bin
 from workflow_blocks.moondream2.text import Text, TextBlock, rotation_at
 
 PROMPTS_PER_SCENE = 8

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from tests.scenes import image_bgr
 from workflow_blocks.commands.app import app
 from workflow_blocks.commands.demo import DEFAULT_PROMPTS
-from workflow_blocks.running.files import SAMPLE_IMAGES, find_images
+from workflow_blocks.running.files import SAMPLE_IMAGES, find_files
 
 
 @pytest.fixture
@@ -26,14 +26,14 @@ def test_sample_images_give_a_table_and_files(run_demo, tmp_path):
     result = run_demo()
 
     assert result.exit_code == 0, result.output
-    samples = find_images(SAMPLE_IMAGES)
+    samples = find_files(SAMPLE_IMAGES)
     assert len(samples) >= 3
     for path in samples:
         assert path.name in result.output
-        picture = cv2.imread(str(tmp_path / "out" / f"{path.stem}.jpg"))
+        picture = cv2.imread(str(tmp_path / "out" / path.name / "visualization.jpg"))
         assert picture.shape == cv2.imread(str(path)).shape
-        data = json.loads((tmp_path / "out" / f"{path.stem}.json").read_text())
-        assert list(data["counts"]) == list(DEFAULT_PROMPTS)
+        data = json.loads((tmp_path / "out" / path.name / "results.json").read_text())
+        assert list(data["counts"]) == DEFAULT_PROMPTS
         assert sum(data["counts"].values()) == len(data["predictions"]["predictions"])
     (table,) = (tmp_path / "out").glob("detections_*.csv")
     rows = list(csv.DictReader(table.open()))
@@ -48,23 +48,33 @@ def test_running_again_replaces_the_table(run_demo, tmp_path):
     assert len(list((tmp_path / "out").glob("detections_*.csv"))) == 1
 
 
-def test_own_images_and_prompts(run_demo, tmp_path):
+@pytest.mark.parametrize(
+    ("source", "prompts"),
+    [
+        pytest.param("--input", ["--prompts", "shape", "dog"], id="as run names them"),
+        pytest.param("--images", ["--prompt", "shape", "--prompt", "dog"], id="earlier names"),
+    ],
+)
+def test_own_images_and_prompts(run_demo, tmp_path, source, prompts):
     (tmp_path / "in").mkdir()
     cv2.imwrite(str(tmp_path / "in" / "own.png"), image_bgr(0))
     (tmp_path / "in" / "notes.txt").write_text("not an image")
 
-    result = run_demo("--images", tmp_path / "in", "--prompt", "shape", "--prompt", "dog")
+    result = run_demo(source, tmp_path / "in", *prompts)
 
     assert result.exit_code == 0, result.output
     assert "own.png" in result.output
-    assert list(json.loads((tmp_path / "out" / "own.json").read_text())["counts"]) == ["shape", "dog"]
+    assert list(json.loads((tmp_path / "out" / "own.png" / "results.json").read_text())["counts"]) == [
+        "shape",
+        "dog",
+    ]
 
 
 @pytest.mark.parametrize(
     ("content", "arguments", "problem"),
     [
         pytest.param(None, [], "no image", id="no images"),
-        pytest.param(b"no image", [], "bad.png is not an image", id="unreadable image"),
+        pytest.param(b"no image", [], "bad.png: not an image", id="unreadable image"),
         pytest.param("scene", ["--prompt", " "], "is blank", id="blank prompt"),
         pytest.param("scene", ["--model", "/no/package"], "no model_config.json", id="no model"),
     ],

@@ -1,11 +1,10 @@
 from threading import Thread
 
 import numpy as np
-import pytest
 import torch
 
 from workflow_blocks.moondream2.detector import Detector
-from workflow_blocks.moondream2.image_cache import EncodedImageCache, content_key
+from workflow_blocks.moondream2.image_cache import EncodedImageCache
 from workflow_blocks.moondream2.rows import EncodedImage, KeyValues
 
 
@@ -60,22 +59,6 @@ def test_threads_keep_the_count_right():
         thread.join()
 
     assert cache.nbytes == sum(96 for key in range(23) if cache.get(str(key).encode())) <= 960
-
-
-@pytest.mark.parametrize("change", ["pixel", "shape"])
-def test_keys_tell_images_apart(change):
-    image = np.zeros((4, 6, 3), np.uint8)
-    other = image.copy() if change == "pixel" else image.reshape(6, 4, 3)
-    if change == "pixel":
-        other[2, 3, 1] = 1
-
-    assert content_key(image) == content_key(image.copy()) != content_key(other)
-
-
-def test_keys_do_not_depend_on_how_an_image_lies_in_memory():
-    image = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
-
-    assert content_key(image[:, ::-1]) == content_key(np.ascontiguousarray(image[:, ::-1]))
 
 
 def test_a_detector_encodes_an_image_once(golden_detector):

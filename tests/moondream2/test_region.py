@@ -6,24 +6,9 @@ import torch
 from workflow_blocks.moondream2.region import (
     choose_coordinates,
     choose_sizes,
-    coordinate_from_bin,
-    coordinate_to_bin,
     probability_near,
     size_from_bin,
-    size_to_bin,
 )
-
-
-def test_coordinates_go_from_bin_and_back():
-    bins = torch.arange(1024)
-
-    torch.testing.assert_close(coordinate_to_bin(coordinate_from_bin(bins, 1024), 1024), bins.float())
-
-
-def test_sizes_go_from_bin_and_back():
-    bins = torch.arange(1024)
-
-    torch.testing.assert_close(size_to_bin(size_from_bin(bins, 1024), 1024), bins.float(), atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize(("index", "size"), [(0, 2.0**-10), (1023, 1.0)])
@@ -64,9 +49,7 @@ def test_the_most_likely_bins_are_chosen():
     w, h = sizes(logits((1023, 1.0)), logits((0, 0.6), (7, 0.4)))
 
     assert x.value.item() == 0.5
-    assert x.probability.item() == pytest.approx(0.7)
     assert (w.value.item(), h.value.item()) == (1.0, 2**-10)
-    assert h.probability.item() == pytest.approx(0.6)
 
 
 @pytest.mark.parametrize(

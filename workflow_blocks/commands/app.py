@@ -4,6 +4,7 @@ import typer
 
 from workflow_blocks.commands.build_model import build_model
 from workflow_blocks.commands.demo import demo
+from workflow_blocks.commands.messages import hide_warnings_of_libraries
 from workflow_blocks.commands.run import run
 from workflow_blocks.commands.serve import serve
 
@@ -12,8 +13,12 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_show_locals=False,
     help="Moondream2 for Roboflow Workflows.",
+    callback=hide_warnings_of_libraries,
 )
-app.command()(demo)
-app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(run)
+# Both take the workflow's own parameters, and list them in their help.
+for command in (demo, run):
+    app.command(
+        add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True}
+    )(command)
 app.command()(serve)
 app.command()(build_model)

@@ -17,14 +17,13 @@ def build_model(
     output: Annotated[Path, typer.Option(help="The package's folder, which must not exist yet.")] = Path(
         "moondream2"
     ),
-    revision: Annotated[
-        str | None, typer.Option(help="Of a hub id; without it, the one of 2025-06-21.")
-    ] = None,
+    revision: Annotated[str | None, typer.Option(help="A hub revision.", show_default="2025-06-21")] = None,
     tokenizer: Annotated[
         str | None,
         typer.Option(
             metavar="FILE|DIR|HUB_ID",
-            help="Without it, tokenizer.json beside local weights, else moondream/starmie-v1.",
+            help="The tokenizer.",
+            show_default="tokenizer.json beside local weights, else moondream/starmie-v1",
         ),
     ] = None,
 ) -> None:

@@ -1,137 +1,65 @@
-"""The main job on sample images: detect, visualize, export."""
+"""The command `workflow-blocks demo`: `run` with one definition and a table of what it finds."""
 
-import base64
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import rich
 import typer
 from rich.console import Console
-from rich.progress import track
-from rich.table import Table
 
 from workflow_blocks.commands.errors import exit_with_message
-from workflow_blocks.inference_host.engine import make_engine, make_model_manager, quiet, use_local_settings
+from workflow_blocks.commands.run import Help, Input
+from workflow_blocks.commands.workflow_help import parameters_panel
+from workflow_blocks.inference_host.engine import use_local_settings
 from workflow_blocks.running.definitions import read_definition
 from workflow_blocks.running.errors import RunError
-from workflow_blocks.running.files import SAMPLE_IMAGES, find_images
+from workflow_blocks.running.files import SAMPLE_IMAGES, find_files
+from workflow_blocks.running.folder import Run, run_over_files
+from workflow_blocks.running.parameters import ParameterError, parse_parameters
+from workflow_blocks.running.report import detections_by_image, print_summary, write_summary
 
 WORKFLOW = "detect_visualize_export"
-DEFAULT_PROMPTS = ("red circle", "blue star", "square", "yellow shape")
+DEFAULT_PROMPTS = ["red circle", "blue star", "square", "yellow shape"]
 
 
 def demo(
-    images: Annotated[
-        Path | None, typer.Option(help="A folder of images; without it, the bundled samples.")
+    context: typer.Context,
+    source: Input = SAMPLE_IMAGES,
+    images: Annotated[Path | None, typer.Option(hidden=True, help="The earlier name of --input.")] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Option(hidden=True, help="The earlier form of --prompts.")
     ] = None,
-    prompts: Annotated[list[str] | None, typer.Option("--prompt", help="What to find; repeat it.")] = None,
-    model: Annotated[str, typer.Option(help="A model id or package.")] = "moondream2-demo",
-    output: Annotated[Path, typer.Option(help="Where the results are written.")] = Path("demo_output"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="The results' folder.")] = Path(
+        "demo_output"
+    ),
+    show_help: Help = False,
 ) -> None:
-    """Detects, visualizes and exports on a folder of images."""
-    use_local_settings()
-    with exit_with_message(RunError):
-        run_demo(find_images(images or SAMPLE_IMAGES), prompts or list(DEFAULT_PROMPTS), model, output)
+    """Detects, visualizes and exports on a folder of images.
 
-
-@dataclass(frozen=True)
-class ImageResult:
-    """What the workflow gave for one image."""
-
-    path: Path
-    outputs: dict[str, Any]
-
-    def confidences(self, prompt: str) -> list[float]:
-        detections = self.outputs["predictions"]["predictions"]
-        return [item["confidence"] for item in detections if item["class"] == prompt]
-
-
-def run_demo(images: Sequence[Path], prompts: Sequence[str], model: str, output: Path) -> None:
-    """Runs the workflow over images, writes what it gives and prints a table of it.
-
-    Raises:
-        RunError: an image cannot be read, or the workflow cannot run with these inputs.
+    It is `workflow-blocks run detect_visualize_export` with a table of what was found in each image.
     """
-    console = Console()
-    output.mkdir(parents=True, exist_ok=True)
-    for table in output.glob("detections_*.csv"):
-        table.unlink()  # of an earlier run: the sink names each run's file by its time
-    with console.status("Starting Inference (its imports take a while)..."):
-        engine = _start_engine()
-    results = []
-    for path in track(images, description="Detecting...", console=console):
-        result = _run_on_image(engine, path, prompts, model, output)
-        _write_result(result, output)
-        results.append(result)
-    console.print(_summary(results, prompts))
-    rich.print(_whereabouts(output, len(results)))
-
-
-def _start_engine() -> Any:
-    with quiet():
-        return make_engine(read_definition(WORKFLOW), make_model_manager())
-
-
-def _run_on_image(engine: Any, path: Path, prompts: Sequence[str], model: str, output: Path) -> ImageResult:
-    import cv2
-    from inference.core.workflows.errors import WorkflowError
-
-    image = cv2.imread(str(path))
-    if image is None:
-        raise RunError(f"{path} is not an image that OpenCV can read")
-    inputs = {
-        "image": image,
-        "image_name": path.name,
-        "prompts": list(prompts),
-        "model": model,
-        "target_directory": str(output.resolve()),
-        "dataset_directory": str(output.resolve() / "dataset"),
+    definition = read_definition(WORKFLOW)
+    defaults = {
+        "prompts": prompt or DEFAULT_PROMPTS,
+        "target_directory": str(output),
+        "dataset_directory": str(output / "dataset"),
     }
-    try:
-        (outputs,) = engine.run(runtime_parameters=inputs, serialize_results=True)
-    except WorkflowError as error:
-        reason = error.inner_error or error
-        raise RunError(f"{path.name}: {reason}") from error
-    if outputs["export_failed"]:
-        raise RunError(f"the table could not be written: {outputs['export_message']}")
-    if outputs["dataset_failed"]:
-        raise RunError(outputs["dataset_message"])
-    return ImageResult(path, outputs)
-
-
-def _write_result(result: ImageResult, output: Path) -> None:
-    """The annotated image as JPEG and the rest of the outputs as JSON."""
-    picture = base64.b64decode(result.outputs["visualization"]["value"])
-    (output / f"{result.path.stem}.jpg").write_bytes(picture)
-    data = {name: result.outputs[name] for name in ("predictions", "counts")}
-    (output / f"{result.path.stem}.json").write_text(json.dumps(data, indent=2) + "\n")
-
-
-def _summary(results: Sequence[ImageResult], prompts: Sequence[str]) -> Table:
-    table = Table("image", "prompt", "count", "confidence")
-    for column in table.columns[2:]:
-        column.justify = "right"
-    for result in results:
-        for row, prompt in enumerate(prompts):
-            confidences = result.confidences(prompt)
-            table.add_row(
-                result.path.name if row == 0 else "",
-                prompt,
-                str(result.outputs["counts"][prompt]),
-                ", ".join(f"{value:.2f}" for value in confidences) or "-",
-                end_section=row == len(prompts) - 1,
-            )
-    return table
-
-
-def _whereabouts(output: Path, count: int) -> str:
-    return (
-        f"[bold]Results of {count} images in {output}/[/bold]\n"
-        "  *.jpg              the images with boxes and labels\n"
-        "  detections_*.csv   a row for each detection\n"
-        "  dataset/           images and boxes as a COCO dataset\n"
-        "  *.json             predictions and counts of each image"
+    if show_help:
+        context.get_help()
+        Console().print(parameters_panel(definition, defaults))
+        return
+    use_local_settings()
+    with exit_with_message(RunError, ParameterError):
+        parameters = defaults | parse_parameters(context.args, definition)
+        job = Run(definition, parameters, output)
+        for table in output.glob("detections_*.csv"):
+            table.unlink()  # from an earlier run: the sink names each run's file by its time
+        result = run_over_files(job, find_files(images or source), again=True)
+        write_summary(job, result)
+    console = Console(highlight=False)
+    console.print(detections_by_image(job))
+    print_summary(console, job, result)
+    console.print(
+        "  detections_*.csv          one row per detection\n  dataset/                  a COCO dataset"
     )
+    if result.failures:
+        raise typer.Exit(1)

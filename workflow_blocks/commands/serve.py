@@ -11,14 +11,20 @@ from workflow_blocks.inference_host.engine import use_plugin_settings
 
 
 def serve(
-    host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 9001,
+    host: Annotated[
+        str, typer.Option(help="The address to listen on; 0.0.0.0 for all of this machine's.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 for any free one.")] = 9001,
     model_cache: Annotated[
-        Path | None, typer.Option(help="Where Inference keeps models: its MODEL_CACHE_DIR.")
+        Path | None,
+        typer.Option(help="Where Inference stores models: its MODEL_CACHE_DIR.", show_default=False),
     ] = None,
     write_directory: Annotated[
         Path | None,
-        typer.Option(help="The only folder that workflows may write into: WORKFLOW_BLOCKS_WRITE_DIRECTORY."),
+        typer.Option(
+            help="The only folder that workflows may write to: WORKFLOW_BLOCKS_WRITE_DIRECTORY.",
+            show_default=False,
+        ),
     ] = None,
 ) -> None:
     """Starts Inference's server with this plugin; its settings are environment variables."""

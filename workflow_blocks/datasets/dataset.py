@@ -1,6 +1,5 @@
 """Adds images to a dataset on disk. Threads and processes may share one."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +18,7 @@ from workflow_blocks.datasets.formats import (
     Yolo,
 )
 from workflow_blocks.datasets.records import Box, DatasetError, ImageRecord, Records
+from workflow_blocks.image_hash import image_hash
 
 FORMATS = ("coco", "yolo", "pascal_voc")
 # What keeps a dataset's records; hidden, so that importers leave it alone.
@@ -195,6 +195,4 @@ def split_of(content: str, shares: Mapping[str, float]) -> str:
 
 
 def _content_of(image: npt.NDArray[np.uint8]) -> str:
-    digest = hashlib.sha256(repr(image.shape).encode())
-    digest.update(np.ascontiguousarray(image).data)
-    return digest.hexdigest()[:32]
+    return image_hash(image).hexdigest()[:32]

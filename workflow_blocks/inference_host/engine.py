@@ -1,10 +1,6 @@
 """Inference's own execution engine in this process, as its server and command line set it up."""
 
-import logging
 import os
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 # Read by Inference when it is imported. `setdefault` leaves a user's own choice alone.
@@ -26,19 +22,6 @@ def use_local_settings() -> None:
     """The same, for Inference within this process alone."""
     for name, value in LOCAL_SETTINGS.items():
         os.environ.setdefault(name, value)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without the warnings of Inference and what it stands on: of optional models, of what is deprecated."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 def make_model_manager() -> Any:

@@ -1,7 +1,6 @@
 """Builds local model packages, which Inference's model manager loads, from published weights."""
 
 import errno
-import json
 import os
 import re
 import shutil
@@ -38,22 +37,10 @@ RELEASED_TOKENIZER = "moondream/starmie-v1"
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
+# What makes a checkpoint a package is the same in every package, so it is copied from the bundled one.
+_BUNDLED_PACKAGE = Path(__file__).parents[1] / "demo_model"
 MODEL_CONFIG_FILE = "model_config.json"
-_MODULE_FILE = "model.py"
-
-# Inference picks its Moondream2 adapter by the first two, and loads the class from the module.
-_MODEL_CONFIG = {
-    "model_architecture": "moondream2",
-    "task_type": "vlm",
-    "model_module": _MODULE_FILE,
-    "model_class": "Moondream2Model",
-}
-_MODULE = '''"""Tells Inference where the runtime is. The weights bring no code of their own."""
-
-from workflow_blocks.inference_host.model import Moondream2Model
-
-__all__ = ["Moondream2Model"]
-'''
+_PACKAGE_FILES = (MODEL_CONFIG_FILE, "model.py")
 
 
 class PackageError(ValueError):
@@ -184,6 +171,6 @@ def _download(hub_id: str, revision: str | None, patterns: list[str]) -> Path:
 
 
 def write_package_files(folder: Path) -> None:
-    """Writes, beside a checkpoint's files, the two that make it a package."""
-    (folder / _MODULE_FILE).write_text(_MODULE)
-    (folder / MODEL_CONFIG_FILE).write_text(json.dumps(_MODEL_CONFIG, indent=2) + "\n")
+    """Writes the two files that make a checkpoint's folder a package of this plugin's runtime."""
+    for name in _PACKAGE_FILES:
+        (folder / name).write_bytes((_BUNDLED_PACKAGE / name).read_bytes())

@@ -15,9 +15,10 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from workflow_blocks.image_hash import image_hash
 from workflow_blocks.moondream2.checkpoint import CONFIG_FILE, load_model, load_tokenizer
 from workflow_blocks.moondream2.config import Moondream2Config
-from workflow_blocks.moondream2.image_cache import EncodedImageCache, content_key
+from workflow_blocks.moondream2.image_cache import EncodedImageCache
 from workflow_blocks.moondream2.image_crops import Tiling, UInt8Array, distinct_crops, images_to_crops
 from workflow_blocks.moondream2.memory import WorkingMemory
 from workflow_blocks.moondream2.model import Moondream2
@@ -33,10 +34,9 @@ _REFINED_BINS = 32
 
 @dataclass(frozen=True)
 class DetectedObject:
-    """One object as the model told it; a box may stick out of the image.
+    """One object as the model gives it; its box may reach beyond the image.
 
-    `p_object` is the probability that there was another object, `p_x` and so on those of the chosen bins,
-    and `p_box` that of all bins that make a box close to this one.
+    `p_object` is the probability that there is another object, `p_box` that of all boxes close to this one.
     """
 
     x_min: float
@@ -44,10 +44,6 @@ class DetectedObject:
     x_max: float
     y_max: float
     p_object: float
-    p_x: float
-    p_y: float
-    p_w: float
-    p_h: float
     p_box: float
 
     @property
@@ -69,6 +65,8 @@ class PromptTooLongError(ValueError):
 
 class Detector:
     """Runs a loaded model. Threads may share it: what changes while it runs belongs to a call."""
+
+    object_type: type[DetectedObject] = DetectedObject
 
     def __init__(
         self,
@@ -123,7 +121,7 @@ class Detector:
         """Encodes uint8 RGB images (H, W, 3); what the cache keeps is not encoded again."""
         if not self.cache.max_bytes:
             return self._encode(images_rgb)
-        keys = [content_key(image) for image in images_rgb]
+        keys = [image_hash(image).digest() for image in images_rgb]
         encoded = {key: kept for key in keys if (kept := self.cache.get(key)) is not None}
         missing = {key: image for key, image in zip(keys, images_rgb, strict=True) if key not in encoded}
         for key, image in zip(missing, self._encode(list(missing.values())), strict=True):
@@ -203,15 +201,15 @@ class Detector:
         """The objects of each row; rows of one image lie side by side."""
         region, steps = self.model.region, []
         rows = self._start_rows(images, tokens)
-        # Which of the rows at the start each of those left is.
-        left = torch.arange(len(tokens), device=self._device)
+        # The places in `tokens` of the rows that have not ended.
+        places = torch.arange(len(tokens), device=self._device)
         hidden = self._advance(rows, self._embed_padded(tokens))
         for count in range(1, max_objects + 1):
             more, p_object = self._is_there_more(hidden)
             if not bool(more.all()):
                 stay = more.nonzero().squeeze(1)
-                left, hidden, p_object = left[stay], hidden[stay], p_object[stay]
-                if not len(left):
+                places, hidden, p_object = places[stay], hidden[stay], p_object[stay]
+                if not len(places):
                     break
                 rows.keep(stay)
             x = choose_coordinates(region.coordinate_logits(hidden))
@@ -219,14 +217,14 @@ class Detector:
             y = choose_coordinates(region.coordinate_logits(hidden))
             hidden = self._advance(rows, region.encode_coordinate(y.value).unsqueeze(1))
             w, h = choose_sizes(region.size_logits(hidden))
-            steps.append((left, self._values(p_object, x, y, w, h)))
+            steps.append((places, self._values(p_object, x, y, w, h)))
             if count < max_objects:
                 sizes = torch.stack((w.value, h.value), dim=-1)
                 hidden = self._advance(rows, region.encode_size(sizes).unsqueeze(1))
         found: list[list[DetectedObject]] = [[] for _ in tokens]
-        for left, values in steps:
-            for row, row_values in zip(left.tolist(), values.tolist(), strict=True):
-                found[row].append(DetectedObject(*row_values))
+        for places, values in steps:
+            for row, row_values in zip(places.tolist(), values.tolist(), strict=True):
+                found[row].append(self.object_type(*row_values))
         return found
 
     def _start_rows(self, images: list[EncodedImage], tokens: list[list[int]]) -> Rows:
@@ -258,11 +256,8 @@ class Detector:
             centre_x + width / 2,
             centre_y + height / 2,
         )
-        probabilities = [choice.probability for choice in choices]
-        return torch.stack((*box, p_object, *probabilities, self._p_box(x, y, w, h)), dim=-1)
-
-    def _p_box(self, x: Choice, y: Choice, w: Choice, h: Choice) -> Tensor:
-        return probability_near(x, w) * probability_near(y, h)
+        p_box = probability_near(x, w) * probability_near(y, h)
+        return torch.stack((*box, p_object, p_box), dim=-1)
 
     def _embed_padded(self, tokens: list[list[int]]) -> Tensor:
         """Token ids of each row, padded on the left, to embeddings (B, T, D)."""

@@ -1,18 +1,9 @@
 """Keeps encoded images, so that several steps on one image encode it once."""
 
-import hashlib
 from collections import OrderedDict
 from threading import Lock
 
-from workflow_blocks.moondream2.image_crops import UInt8Array
 from workflow_blocks.moondream2.rows import EncodedImage
-
-
-def content_key(image_rgb: UInt8Array) -> bytes:
-    """A key that two images share only if they are equal: images come from strangers, so a secure hash."""
-    digest = hashlib.sha256(repr(image_rgb.shape).encode())
-    digest.update(image_rgb.data if image_rgb.flags.c_contiguous else image_rgb.tobytes())
-    return digest.digest()
 
 
 class EncodedImageCache:

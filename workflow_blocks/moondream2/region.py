@@ -55,7 +55,6 @@ class Choice(NamedTuple):
     """One coordinate or size for each of B rows, chosen among bins. All float32."""
 
     value: Tensor  # (B,), of the most likely bin
-    probability: Tensor  # (B,), of that bin
     probabilities: Tensor  # (B, bins)
     bin_values: Tensor  # (bins,)
 
@@ -97,8 +96,7 @@ def probability_near(centre: Choice, size: Choice) -> Tensor:
 
 def _choose(logits: Tensor, bin_values: Tensor) -> Choice:
     probabilities = logits.float().softmax(dim=-1)
-    probability, bins = probabilities.max(dim=-1)
-    return Choice(bin_values[bins], probability, probabilities, bin_values)
+    return Choice(bin_values[probabilities.argmax(dim=-1)], probabilities, bin_values)
 
 
 def coordinate_from_bin(bins: Tensor, n_bins: int) -> Tensor:
@@ -109,16 +107,6 @@ def coordinate_from_bin(bins: Tensor, n_bins: int) -> Tensor:
 def size_from_bin(bins: Tensor, n_bins: int) -> Tensor:
     """Bin numbers to float32 sizes: 2 ** (bin / (n_bins - 1) * 10 - 10)."""
     return torch.exp2(bins.to(torch.float32) / (n_bins - 1) * SIZE_OCTAVES - SIZE_OCTAVES)
-
-
-def coordinate_to_bin(coordinates: Tensor, n_bins: int) -> Tensor:
-    """Inverse of `coordinate_from_bin`, as a real number between bins."""
-    return coordinates * n_bins
-
-
-def size_to_bin(sizes: Tensor, n_bins: int) -> Tensor:
-    """Inverse of `size_from_bin`, as a real number between bins; sizes must be above 0."""
-    return (torch.log2(sizes) + SIZE_OCTAVES) / SIZE_OCTAVES * (n_bins - 1)
 
 
 def _fourier_features(values: Tensor, frequencies: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Workflow definitions: those that come with this package, and files."""
+"""Reads workflow definitions: bundled ones by name, others from files."""
 
 import json
 from pathlib import Path
@@ -8,10 +8,10 @@ from workflow_blocks.running.errors import RunError
 
 
 def read_definition(name: str) -> dict[str, Any]:
-    """A definition by its name in this package, or by a path.
+    """Reads a bundled definition by its name, or a definition's file.
 
     Raises:
-        RunError: there is none, or it is not JSON.
+        RunError: there is no such file, or it holds no definition.
     """
     file = workflow_file(name) if name in workflow_names() else Path(name)
     if not file.is_file():

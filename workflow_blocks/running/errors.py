@@ -2,8 +2,8 @@
 
 
 class RunError(Exception):
-    """A run cannot start; the message says what to change."""
+    """A run cannot start; the message says how to fix it."""
 
 
 class FileError(Exception):
-    """One file cannot be worked on; the others can."""
+    """One file cannot be processed; the others can."""

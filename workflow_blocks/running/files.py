@@ -1,4 +1,4 @@
-"""The images and videos that a workflow is run over."""
+"""Finds the images and videos to run a workflow over."""
 
 from pathlib import Path
 
@@ -10,27 +10,15 @@ SAMPLE_IMAGES = Path(__file__).parents[1] / "sample_images"
 
 
 def find_files(source: Path) -> list[Path]:
-    """The images and videos of a folder, by name; or one file.
+    """Finds the images and videos in a folder, sorted by name; a single file is taken as it is.
 
     Raises:
         RunError: there are none.
     """
-    return (
-        [source] if source.is_file() else _files_in(source, "image or video", IMAGE_SUFFIXES | VIDEO_SUFFIXES)
-    )
-
-
-def find_images(folder: Path) -> list[Path]:
-    """The image files of a folder, by name.
-
-    Raises:
-        RunError: there are none.
-    """
-    return _files_in(folder, "image", IMAGE_SUFFIXES)
-
-
-def _files_in(folder: Path, kind: str, suffixes: set[str]) -> list[Path]:
-    files = sorted(path for path in folder.glob("*") if path.suffix.lower() in suffixes)
+    if source.is_file():
+        return [source]
+    suffixes = IMAGE_SUFFIXES | VIDEO_SUFFIXES
+    files = sorted(path for path in source.glob("*") if path.suffix.lower() in suffixes)
     if not files:
-        raise RunError(f"no {kind} ({', '.join(sorted(suffixes))}) in {folder}")
+        raise RunError(f"no image or video ({', '.join(sorted(suffixes))}) in {source}")
     return files

@@ -1,8 +1,12 @@
-"""A workflow over a folder of images and videos, with the files that Inference's own command line leaves.
+"""Runs a workflow over a folder of images and videos, with results like those of Inference's command line.
 
-What that command line lacks, and this has: the images' own names in tables and datasets; one log file where a
-sink appends to one (it makes an engine an image); an exit code and a plain word for what cannot be read;
-unknown parameters refused; results of different parameters never mixed.
+What this adds to that command line:
+
+- Tables and datasets have the images' own names.
+- One engine serves all images, so that a sink which appends to a log writes one file, not one for each image.
+- Unreadable files are skipped and listed, and set the exit code.
+- Unknown parameters are refused.
+- Results of different parameters are never mixed.
 """
 
 import json
@@ -12,12 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from workflow_blocks.inference_host.engine import make_engine, make_model_manager, quiet
+from workflow_blocks.inference_host.engine import make_engine, make_model_manager
 from workflow_blocks.running.errors import FileError, RunError
 from workflow_blocks.running.files import VIDEO_SUFFIXES
-from workflow_blocks.running.parameters import ParameterError, image_input
-from workflow_blocks.running.report import progress_bar, report
+from workflow_blocks.running.parameters import BATCH_INPUT, ParameterError, image_input
+
+# A workflow that has a parameter of this name gets the name of each file in it.
+IMAGE_NAME_PARAMETER = "image_name"
 
 
 @dataclass(frozen=True)
@@ -29,18 +36,24 @@ class Run:
     output: Path
 
 
-def run_over_files(run: Run, files: Sequence[Path], again: bool = False) -> bool:
-    """Runs a workflow over files that it has not been run over before, and prints what came out.
+@dataclass(frozen=True)
+class RunResult:
+    """How many files have results, how many of them from an earlier run, and why the others failed."""
 
-    Results lie in `<output>/<file name>/`, and of all images in `<output>/aggregated_results.csv`.
+    n_done: int
+    n_done_before: int
+    failures: dict[str, str]
+
+
+def run_over_files(run: Run, files: Sequence[Path], again: bool = False) -> RunResult:
+    """Runs a workflow over the files that have no results yet.
+
+    Results lie in `<output>/<file name>/`.
 
     Args:
         run: what to run.
         files: images and videos; their names must differ.
-        again: whether to start anew rather than to go on.
-
-    Returns:
-        Whether every file was worked on.
+        again: whether to process all files again, rather than to continue an earlier run.
 
     Raises:
         RunError: the workflow cannot run with these parameters, or the folder holds results of another run.
@@ -48,26 +61,30 @@ def run_over_files(run: Run, files: Sequence[Path], again: bool = False) -> bool
     console = Console(highlight=False)
     run.output.mkdir(parents=True, exist_ok=True)
     _claim_output(run, again)
-    with console.status("Starting Inference (its imports take a while)..."), quiet():
-        work = _make_worker(run)
+    with console.status("Starting Inference (its imports take a while)..."):
+        process = _make_processor(run)
     from inference_cli.lib.workflows.common import denote_image_processed, open_progress_log
 
     log, done_before = open_progress_log(str(run.output))
     todo = [path for path in files if path.name not in done_before]
     failures: dict[str, str] = {}
-    with log, progress_bar(console) as progress:
+    with log, _progress_bar(console) as progress:
         for path in progress.track(todo, description="Processing"):
             try:
-                work(path)
+                process(path)
                 denote_image_processed(log, str(path))
             except FileError as failure:
                 failures[path.name] = str(failure)
-    report(console, run.output, len(files) - len(failures), len(files) - len(todo), failures)
-    return not failures
+    return RunResult(len(files) - len(failures), len(files) - len(todo), failures)
+
+
+def _progress_bar(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console)
 
 
 def _claim_output(run: Run, again: bool) -> None:
-    """Results of different definitions or parameters would be told apart by nobody."""
+    """Notes what the results come from, so that results of two definitions or parameters are never mixed."""
     claim = run.output / "run.json"
     this = json.dumps({"parameters": run.parameters, "definition": run.definition}, indent=2) + "\n"
     if again:
@@ -80,26 +97,26 @@ def _claim_output(run: Run, again: bool) -> None:
     claim.write_text(this)
 
 
-def _make_worker(run: Run) -> Callable[[Path], None]:
-    """What works on one file and raises `FileError` for one that it cannot work on."""
+def _make_processor(run: Run) -> Callable[[Path], None]:
+    """Compiles the workflow; the result processes one file and raises `FileError` if it cannot."""
     from inference.core.workflows.errors import WorkflowError
 
     try:
         engine = make_engine(run.definition, make_model_manager())
-        image_name = image_input(run.definition)
+        image_parameter = image_input(run.definition)
     except (WorkflowError, ParameterError) as error:
         raise RunError(f"the workflow cannot be run: {error}") from error
 
-    def work(path: Path) -> None:
+    def process(path: Path) -> None:
         if path.suffix.lower() in VIDEO_SUFFIXES:
-            _run_over_video(run, path, image_name)
+            _process_video(run, path, image_parameter)
         else:
-            _run_over_image(run, engine, path, image_name)
+            _process_image(run, engine, path, image_parameter)
 
-    return work
+    return process
 
 
-def _run_over_image(run: Run, engine: Any, path: Path, image_name: str) -> None:
+def _process_image(run: Run, engine: Any, path: Path, image_parameter: str) -> None:
     import cv2
     from inference.core.workflows.errors import WorkflowError
     from inference_cli.lib.workflows.common import dump_image_processing_results
@@ -107,55 +124,56 @@ def _run_over_image(run: Run, engine: Any, path: Path, image_name: str) -> None:
     image = cv2.imread(str(path))
     if image is None:
         raise FileError("not an image that OpenCV can read")
-    inputs = _parameters_of(run, path) | {image_name: image}
+    inputs = _parameters_of(run, path) | {image_parameter: image}
     try:
         (outputs,) = engine.run(runtime_parameters=inputs, serialize_results=True)
     except WorkflowError as error:
         raise FileError(str(error.inner_error or error)) from error
     dump_image_processing_results(outputs, str(path), str(run.output), save_image_outputs=True)
-    _check_sinks(outputs)
+    _check_sinks(run.definition, outputs)
 
 
-def _check_sinks(outputs: Mapping[str, Any]) -> None:
-    """An output `failed` or `..._failed` says that a sink did not do its part, `..._message` why."""
-    for name, value in outputs.items():
-        if value is True and name.split("_")[-1] == "failed":
-            raise FileError(
-                f"{name}: {outputs.get(name.removesuffix('failed') + 'message', 'no reason given')}"
+def _check_sinks(definition: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
+    """Raises `FileError` if a workflow output with a sink's `error_status` is true."""
+    selectors = {entry.get("selector"): entry["name"] for entry in definition["outputs"]}
+    for selector, name in selectors.items():
+        step, _, output = str(selector).rpartition(".")
+        if output == "error_status" and outputs.get(name) is True:
+            message = outputs.get(
+                selectors.get(f"{step}.message", ""), "the workflow has no output for the reason"
             )
+            raise FileError(f"{name}: {message}")
 
 
 def _parameters_of(run: Run, path: Path) -> dict[str, Any]:
-    """A file's own parameters: its value of a batch input, and its name where the workflow takes one."""
+    """A file's own parameters: its value of a batch input, and its name if the workflow takes one."""
     parameters = dict(run.parameters)
     for entry in run.definition["inputs"]:
         name = entry["name"]
-        if entry["type"] == "WorkflowBatchInput":
+        if entry["type"] == BATCH_INPUT:
             if path.name not in parameters.get(name, {}):
                 raise FileError(f"`{name}` has no value for it")
             parameters[name] = [parameters[name][path.name]]
-        elif name == "image_name":
+        elif name == IMAGE_NAME_PARAMETER:
             parameters.setdefault(name, path.name)
     return parameters
 
 
-def _run_over_video(run: Run, path: Path, image_name: str) -> None:
+def _process_video(run: Run, path: Path, image_parameter: str) -> None:
     from inference_cli.lib.workflows.entities import OutputFileType
     from inference_cli.lib.workflows.video_adapter import process_video_with_workflow
 
-    folder = run.output / path.name
     parameters = _parameters_of(run, path)
     try:
-        with quiet():
-            details = process_video_with_workflow(
-                input_video_path=str(path),
-                output_directory=str(folder),
-                output_file_type=OutputFileType.CSV,
-                workflow_specification=run.definition,
-                workflow_parameters=parameters,
-                image_input_name=image_name,
-            )
-    except Exception as error:  # OpenCV, Inference and supervision have many for a video that cannot be read.
+        details = process_video_with_workflow(
+            input_video_path=str(path),
+            output_directory=str(run.output / path.name),
+            output_file_type=OutputFileType.CSV,
+            workflow_specification=run.definition,
+            workflow_parameters=parameters,
+            image_input_name=image_parameter,
+        )
+    except Exception as error:  # OpenCV, Inference and supervision raise many types for an unreadable video
         raise FileError(str(error)) from error
     if details.processing_errors:
         raise FileError(str(details.processing_errors[0]))

@@ -1,15 +1,16 @@
-"""A workflow's parameters from the words of a command line."""
+"""Reads a workflow's parameters from the arguments of a command line."""
 
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-PARAMETER_TYPES = ("WorkflowParameter", "InferenceParameter", "WorkflowBatchInput")
+BATCH_INPUT = "WorkflowBatchInput"
+PARAMETER_TYPES = ("WorkflowParameter", "InferenceParameter", BATCH_INPUT)
 IMAGE_TYPES = ("InferenceImage", "WorkflowImage")
 
 
 class ParameterError(Exception):
-    """A parameter cannot be given to the workflow; the message says what to change."""
+    """A parameter does not fit the workflow; the message says how to fix it."""
 
 
 def image_input(definition: Mapping[str, Any]) -> str:
@@ -24,6 +25,13 @@ def image_input(definition: Mapping[str, Any]) -> str:
     raise ParameterError("the workflow has no image input")
 
 
+def parameter_inputs(definition: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """A definition's inputs that are no images, by name."""
+    return {
+        entry["name"]: entry for entry in definition.get("inputs", []) if entry.get("type") in PARAMETER_TYPES
+    }
+
+
 def parse_parameters(words: Sequence[str], definition: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters from `--name value ...` and `--name=value`.
 
@@ -34,9 +42,7 @@ def parse_parameters(words: Sequence[str], definition: Mapping[str, Any]) -> dic
         ParameterError: a word belongs to no parameter, the workflow knows no such parameter, or a value is
             not of the default's kind.
     """
-    inputs = {
-        entry["name"]: entry for entry in definition.get("inputs", []) if entry.get("type") in PARAMETER_TYPES
-    }
+    inputs = parameter_inputs(definition)
     given: dict[str, list[str]] = {}
     values: list[str] | None = None
     for word in words:
@@ -61,7 +67,7 @@ def parse_parameters(words: Sequence[str], definition: Mapping[str, Any]) -> dic
 
 def _value(name: str, texts: list[str], entry: Mapping[str, Any]) -> Any:
     like = entry.get("default_value")
-    if entry["type"] == "WorkflowBatchInput":
+    if entry["type"] == BATCH_INPUT:
         value = _json(name, texts[0], 'an object such as {"image.jpg": ["red circle"]}')
         if len(texts) > 1 or not isinstance(value, dict):
             raise ParameterError(

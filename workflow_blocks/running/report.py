@@ -1,68 +1,90 @@
-"""What a run over files prints while it runs and at its end."""
+"""Summarizes the results of a run over files."""
 
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from workflow_blocks.inference_host.engine import quiet
+from workflow_blocks.running.folder import Run, RunResult
 
 MAX_FAILURES_SHOWN = 10
-FAILURES = "failures.jsonl"
+FAILURES_FILE = "failures.jsonl"
 
 
-def progress_bar(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console)
-
-
-def report(console: Console, output: Path, n_done: int, n_before: int, failures: Mapping[str, str]) -> None:
+def write_summary(run: Run, result: RunResult) -> None:
+    """Writes a row for each image (`aggregated_results.csv`) and a line for each file that failed."""
     from inference_cli.lib.workflows.common import aggregate_batch_processing_results
     from inference_cli.lib.workflows.entities import OutputFileType
 
-    with quiet(), Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
-        aggregate_batch_processing_results(str(output), OutputFileType.CSV)
-    _write_failures(output, failures)
-    _print_counts(console, output)
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+        aggregate_batch_processing_results(str(run.output), OutputFileType.CSV)
+    lines = [json.dumps({"file": name, "cause": reason}) for name, reason in result.failures.items()]
+    (run.output / FAILURES_FILE).write_text("".join(f"{line}\n" for line in lines))
+
+
+def print_summary(console: Console, run: Run, result: RunResult) -> None:
+    """Prints which files failed and why, how many are done, and where the results are."""
+    output, failures = escape(str(run.output)), result.failures
     for name, reason in list(failures.items())[:MAX_FAILURES_SHOWN]:
         console.print(f"[red]Failed: {escape(f'{name}: {reason}')}[/red]", soft_wrap=True)
     if len(failures) > MAX_FAILURES_SHOWN:
         rest = len(failures) - MAX_FAILURES_SHOWN
-        console.print(f"[red]... and {rest} more, in {escape(str(output / FAILURES))}[/red]")
-    earlier = f", {n_before} of them before" if n_before else ""
+        console.print(f"[red]... and {rest} more, in {output}/{FAILURES_FILE}[/red]")
+    before = f", {result.n_done_before} of them before" if result.n_done_before else ""
     console.print(
-        f"[bold]{n_done} done{earlier}, {len(failures)} failed. Results in {escape(str(output))}/[/bold]\n"
-        "  <file name>/              JSON and pictures; of a video a table and videos\n"
-        "  aggregated_results.csv    a row for each image",
+        f"[bold]{result.n_done} done{before}, {len(failures)} failed. Results in {output}/[/bold]\n"
+        "  <file name>/              JSON and pictures; for a video, a table and videos\n"
+        "  aggregated_results.csv    one row per image",
         soft_wrap=True,
     )
 
 
-def _write_failures(output: Path, failures: Mapping[str, str]) -> None:
-    lines = [json.dumps({"file": name, "cause": reason}) for name, reason in failures.items()]
-    (output / FAILURES).write_text("".join(f"{line}\n" for line in lines))
-
-
-def _print_counts(console: Console, output: Path) -> None:
-    """What each prompt found in all images, where the workflow says so."""
+def counts_by_prompt(run: Run) -> Table | None:
+    """How many boxes each prompt found in all images; None if the workflow has no output `counts`."""
     boxes: Counter[str] = Counter()
     images: Counter[str] = Counter()
-    for name in (output / "progress.log").read_text().splitlines():
-        result = output / name / "results.json"
-        counts = json.loads(result.read_text()).get("counts") if result.is_file() else None
+    for _, outputs in _results(run):
+        counts = outputs.get("counts")
         if isinstance(counts, dict):
             boxes.update(counts)
             images.update({prompt: int(count > 0) for prompt, count in counts.items()})
     if not boxes:
-        return
+        return None
     table = Table("prompt", "boxes", "in images")
     for prompt, count in boxes.items():
         table.add_row(escape(prompt), str(count), str(images[prompt]))
-    console.print(table)
+    return table
+
+
+def detections_by_image(run: Run) -> Table:
+    """What each prompt found in each image, of a workflow with the outputs `predictions` and `counts`."""
+    table = Table("image", "prompt", "count", "confidence")
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for name, outputs in _results(run):
+        found = outputs["predictions"]["predictions"]
+        for row, (prompt, count) in enumerate(outputs["counts"].items()):
+            confidences = [f"{box['confidence']:.2f}" for box in found if box["class"] == prompt]
+            table.add_row(
+                escape(name) if row == 0 else "",
+                escape(prompt),
+                str(count),
+                ", ".join(confidences) or "-",
+                end_section=row == len(outputs["counts"]) - 1,
+            )
+    return table
+
+
+def _results(run: Run) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The name of each image that was processed, and the workflow's outputs for it."""
+    for name in (run.output / "progress.log").read_text().splitlines():
+        file = run.output / name / "results.json"
+        if file.is_file():
+            yield name, json.loads(file.read_text())

@@ -1,4 +1,4 @@
-"""Inference's own HTTP server in this process, from a pip install."""
+"""Runs Inference's own HTTP server in this process, without Docker."""
 
 import json
 import os
@@ -13,21 +13,21 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from workflow_blocks.inference_host.engine import make_model_manager, quiet
+from workflow_blocks.inference_host.engine import make_model_manager
 from workflow_blocks.running.definitions import read_definition, workflow_names
 
-# What Inference's Docker image has in its working directory and its wheel lacks.
+# Folders that Inference expects in its working directory: its Docker image has them, its wheel has not.
 LANDING_FOLDERS = ("static", "_next/static")
-# Settings that say what a server does for whom; Inference has many more.
+# The settings that are shown at start; Inference has many more.
 SHOWN_SETTINGS = {
-    "WORKFLOWS_PLUGINS": "where blocks come from, beside Inference's own",
-    "ALLOW_INFERENCE_MODELS_DIRECTLY_ACCESS_LOCAL_PACKAGES": "whether workflows may name packages on disk",
+    "WORKFLOWS_PLUGINS": "plugins that add blocks to Inference's own",
+    "ALLOW_INFERENCE_MODELS_DIRECTLY_ACCESS_LOCAL_PACKAGES": "whether workflows may use local packages",
     "ALLOW_WORKFLOW_BLOCKS_ACCESSING_LOCAL_STORAGE": "whether workflows may write files",
-    "WORKFLOW_BLOCKS_WRITE_DIRECTORY": "the only folder for that; without it, wherever this user may write",
-    "ALLOW_LOADING_IMAGES_FROM_LOCAL_FILESYSTEM": "whether a request may name image files on this disk",
-    "OFFLINE_MODE": "whether to do without usage reports, downloads and remote execution",
+    "WORKFLOW_BLOCKS_WRITE_DIRECTORY": "the only folder that workflows may write to; if empty, any",
+    "ALLOW_LOADING_IMAGES_FROM_LOCAL_FILESYSTEM": "whether requests may load image files from this disk",
+    "OFFLINE_MODE": "whether usage reports, downloads and remote execution are off",
     "METRICS_ENABLED": "whether metrics of requests are sent to Roboflow",
-    "MODEL_CACHE_DIR": "where models and saved workflows are kept",
+    "MODEL_CACHE_DIR": "where models and saved workflows are stored",
 }
 
 # Marks the saved workflows that are this package's.
@@ -35,27 +35,27 @@ _OURS = "workflow_blocks"
 
 
 class ServerError(Exception):
-    """The server cannot start; the message says what to change."""
+    """The server cannot start; the message says how to fix it."""
 
 
 def serve(host: str, port: int) -> None:
-    """Serves until it is told to stop (Ctrl-C, or a termination signal).
+    """Serves until it is stopped by Ctrl-C or a termination signal.
 
-    Settings are those of Inference, from the environment, and must be set before.
+    Inference reads its settings from the environment when it is imported, so they must be set before.
 
     Args:
         host: the address to listen on.
         port: 0 takes a free one.
 
     Raises:
-        ServerError: the address is taken or not ours, the server's packages are not installed, or the model
-            cache cannot be written.
+        ServerError: the address is in use or is not an address of this machine, the server's packages are
+            not installed, or the model cache cannot be written.
     """
     console = Console(soft_wrap=True, highlight=False)
     with _listen(host, port) as listener:
         shown_host = f"[{host}]" if ":" in host else host
         address = f"http://{shown_host}:{listener.getsockname()[1]}"
-        with console.status("Starting Inference (its imports take a while)..."), quiet():
+        with console.status("Starting Inference (its imports take a while)..."):
             app = make_app()
             install_definitions()
         try:
@@ -88,9 +88,9 @@ def make_app() -> Any:
 
 
 def install_definitions() -> None:
-    """Lets clients run this package's definitions by name, as workflows of the workspace `local`.
+    """Saves the bundled definitions as workflows of the workspace `local`, so that clients can name them.
 
-    A workflow that somebody else has saved under such a name stays.
+    A workflow that a user has saved under the same name is kept.
 
     Raises:
         ServerError: the folder of saved workflows cannot be written.
@@ -119,7 +119,7 @@ def _is_ours(file: Path) -> bool:
 
 @contextmanager
 def _listen(host: str, port: int) -> Iterator[socket.socket]:
-    """The address is taken before Inference's imports, so that a taken one is told at once."""
+    """Binds the address before Inference is imported, so that an address in use is reported at once."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -134,7 +134,7 @@ def _listen(host: str, port: int) -> Iterator[socket.socket]:
 
 @contextmanager
 def _landing_folders() -> Iterator[None]:
-    """A working directory with the empty folders without which Inference's application is not made."""
+    """Changes to a working directory with the empty folders that Inference's application requires."""
     before = Path.cwd()
     with tempfile.TemporaryDirectory(prefix="inference-landing-") as folder:
         for name in LANDING_FOLDERS:
@@ -147,7 +147,7 @@ def _landing_folders() -> Iterator[None]:
 
 
 def _without_landing_page(app: Any) -> None:
-    """Unknown paths then answer 404 and `/` leads to the API's description."""
+    """Lets unknown paths answer 404, and `/` redirect to the API's documentation."""
     from fastapi.responses import RedirectResponse
     from fastapi.staticfiles import StaticFiles
 
@@ -176,7 +176,7 @@ def _announce(console: Console, address: str) -> None:
         value = os.environ.get(name, getattr(env, name, None))
         console.print(f"  {name}={'' if value is None else escape(str(value))}  [dim]{meaning}[/dim]")
     if os.environ.get("MOONDREAM2_API_URL"):
-        console.print("  MOONDREAM2_API_URL is set: another server detects for this plugin's block")
+        console.print("  MOONDREAM2_API_URL is set: this plugin's block sends its images to another server")
     console.print(f"Workflows that clients can run as {address}/local/workflows/<name>:")
     console.print(f"  {', '.join(workflow_names())}")
-    console.print(f"[bold]Ready: {address}[/bold] (the API's description: {address}/docs). Ctrl-C stops it.")
+    console.print(f"[bold]Ready: {address}[/bold] (API documentation: {address}/docs). Press Ctrl-C to stop.")
