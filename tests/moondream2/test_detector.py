@@ -116,7 +116,7 @@ def _numbers(objects):
 
 
 def test_threads_find_what_one_thread_finds(golden_detector):
-    detector = Detector(golden_detector.model, golden_detector.tokenizer, cache_bytes=2**20)
+    detector = DetectorWithBins(golden_detector.model, golden_detector.tokenizer, cache_bytes=2**20)
 
     def answer(case):
         (image,) = detector.encode_images([read_image(case["image"])])
