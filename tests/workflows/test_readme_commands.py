@@ -37,7 +37,7 @@ def clone(tmp_path, monkeypatch):
 def alerts():
     """What `receive_alerts.py` prints."""
     receiver = subprocess.Popen(
-        [sys.executable, str(ROOT / "workflows" / "receive_alerts.py")], stdout=subprocess.PIPE, text=True
+        [sys.executable, str(ROOT / "examples" / "receive_alerts.py")], stdout=subprocess.PIPE, text=True
     )
     time.sleep(1)
     yield receiver.stdout
