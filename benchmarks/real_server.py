@@ -45,7 +45,7 @@ def running_server(folder: Path, *options: str, **settings: str) -> Iterator[Rea
     command = [
         sys.executable,
         "-m",
-        "workflow_blocks.commands.app",
+        "workflow_blocks",
         "serve",
         "--port",
         "0",

@@ -1,43 +1,65 @@
-"""The commands of `workflows/README.md` and the use cases of `README.md`, as they are written there."""
+"""The commands of `README.md` and `workflows/README.md`, run as they are written there."""
 
 import json
+import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from workflow_blocks.commands.app import app as workflow_blocks_app
+from workflow_blocks.inference_host.engine import PLUGIN_SETTINGS
+from workflow_blocks.running.files import SAMPLE_IMAGES
 
 ROOT = Path(__file__).parents[2]
+FRONT_PAGE = (ROOT / "README.md").read_text()
 README = (ROOT / "workflows" / "README.md").read_text()
 SECTION = re.compile(r"^## (\w+)\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 BLOCK = re.compile(r"```bash\n(.*?)```", re.DOTALL)
 COMMANDS = {name: blocks for name, text in SECTION.findall(README) if len(blocks := BLOCK.findall(text)) == 2}
-USE_CASES = re.findall(
-    r"^\| [^|`]+ \| `(\w+ --[^`]+)`", (ROOT / "README.md").read_text(), re.MULTILINE
-)  # rows of the table whose command is `workflow-blocks run`
+# The rows of the table whose command is `workflow-blocks run`.
+USE_CASES = re.findall(r"^\| [^|`]+ \| `(\w+ --[^`]+)`", README, re.MULTILINE)
 SETTINGS = next(block for block in re.findall(r"```\n(.*?)```", README, re.DOTALL) if "post()" in block)
+# The commands of the front page; a line that ends with `|` goes on in the next one.
+FRONT_PAGE_COMMANDS = "".join(BLOCK.findall(FRONT_PAGE)).replace("|\n", "| ").splitlines()
+RUN_HERE = ("make demo", ".venv/bin/workflow-blocks demo", ".venv/bin/workflow-blocks run", "echo")
+NOT_RUN_HERE = {
+    "git clone": "the address is the reader's",
+    ".venv/bin/workflow-blocks serve": "the fixture `server` starts it, on a free port",
+    ".venv/bin/workflow-blocks build-model": "downloads 4 GB; tests/inference_host builds from local weights",
+}
 
 
 @pytest.fixture
 def clone(tmp_path, monkeypatch):
-    """A working directory that has what a clone has."""
-    for name in ("workflows", "workflow_blocks"):
+    """A working directory that has what a clone has after `make` created its environment."""
+    for name in ("workflows", "workflow_blocks", "examples", "constraints", "pyproject.toml", "Makefile"):
         (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
+    (tmp_path / ".venv" / ".ready").touch()
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def own_folder(clone):
+    """The user's images, in the clone."""
+    return shutil.copytree(SAMPLE_IMAGES, clone / "my_folder")
 
 
 @pytest.fixture
 def alerts():
     """What `receive_alerts.py` prints."""
     receiver = subprocess.Popen(
-        [sys.executable, str(ROOT / "workflows" / "receive_alerts.py")], stdout=subprocess.PIPE, text=True
+        [sys.executable, str(ROOT / "examples" / "receive_alerts.py")], stdout=subprocess.PIPE, text=True
     )
     time.sleep(1)
     yield receiver.stdout
@@ -49,6 +71,21 @@ def outputs_of(name):
     return {
         output["name"] for output in json.loads((ROOT / "workflows" / f"{name}.json").read_text())["outputs"]
     }
+
+
+def front_page_command(start):
+    (command,) = [line for line in FRONT_PAGE_COMMANDS if line.startswith(start)]
+    return command
+
+
+def run_in_shell(script):
+    """What a script prints, without settings that this process has made."""
+    environment = {name: value for name, value in os.environ.items() if name not in PLUGIN_SETTINGS}
+    done = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def run_command_line(block):
@@ -63,10 +100,58 @@ def run_command_line(block):
             subprocess.run(["bash", "-c", line], check=True)
 
 
-def post(block, address):
-    script = SETTINGS.replace("http://127.0.0.1:9001", address) + block
-    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
-    return json.loads(done.stdout)
+def post(script, address):
+    return json.loads(run_in_shell(script.replace("http://127.0.0.1:9001", address)))
+
+
+def test_every_command_of_the_front_page_is_run_or_named_with_a_reason():
+    starts = [*RUN_HERE, *NOT_RUN_HERE]
+
+    assert len(FRONT_PAGE_COMMANDS) == len(starts)
+    assert all(front_page_command(start) for start in starts)
+
+
+def test_make_demo(clone):
+    printed = run_in_shell(front_page_command("make demo"))
+
+    output = clone / "demo_output"
+    samples = list(SAMPLE_IMAGES.glob("*.jpg"))
+    assert all(path.name in printed for path in samples)
+    assert len(list(output.rglob("*.jpg"))) >= 2 * len(samples)  # with boxes, and in the dataset
+    assert list(output.rglob("*.csv"))
+    assert list(output.rglob("_annotations.coco.json"))
+
+
+@pytest.mark.skipif(
+    not any("--input" in option.opts for option in get_command(workflow_blocks_app).commands["demo"].params),
+    reason="`demo` has no --input yet",
+)
+def test_demo_with_own_images_and_prompts(own_folder):
+    printed = run_in_shell(front_page_command(".venv/bin/workflow-blocks demo"))
+
+    assert all(path.name in printed for path in own_folder.iterdir())
+    assert "yellow shape" in printed
+    assert "blue star" not in printed
+
+
+def test_the_definition_of_the_front_page(clone, own_folder):
+    (definition,) = re.findall(r"```json\n(.*?)```", FRONT_PAGE, re.DOTALL)
+    (clone / "my_workflow.json").write_text(definition)
+
+    run_in_shell(front_page_command(".venv/bin/workflow-blocks run"))
+
+    results = clone / "results" / "my_workflow"
+    found = [json.loads((results / path.name / "results.json").read_text()) for path in own_folder.iterdir()]
+    assert all(result["counts"].keys() == {"red circle", "blue star"} for result in found)
+    assert any(result["counts"]["red circle"] for result in found)
+
+
+def test_the_request_of_the_front_page(own_folder, clone, server):
+    shutil.copy(own_folder / "clutter.jpg", clone / "photo.jpg")
+
+    (result,) = post(front_page_command("echo"), server[0])["outputs"]
+
+    assert result["counts"] == {"red circle": 2}
 
 
 def test_every_definition_but_one_has_both_commands():
@@ -102,14 +187,14 @@ def test_the_command_line_sends_an_alert(clone, alerts):
 
 @pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"alert_when_present"}))
 def test_the_request(clone, server, name):
-    (result,) = post(COMMANDS[name][1], server[0])["outputs"]
+    (result,) = post(SETTINGS + COMMANDS[name][1], server[0])["outputs"]
 
     assert set(result) == outputs_of(name)
     assert not any(result.get(failed) for failed in ("failed", "export_failed", "dataset_failed"))
 
 
 def test_the_request_sends_an_alert(clone, server, alerts):
-    (result,) = post(COMMANDS["alert_when_present"][1], server[0])["outputs"]
+    (result,) = post(SETTINGS + COMMANDS["alert_when_present"][1], server[0])["outputs"]
 
     assert result["alert_failed"] is False
     assert alerts.readline().startswith("Alert: {'star': ")

@@ -13,7 +13,8 @@ class Receiver(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, format: str, *args: object) -> None:
-        """Says nothing about requests themselves."""
+        """Do not log the requests."""
 
 
-HTTPServer(("127.0.0.1", 8000), Receiver).serve_forever()
+if __name__ == "__main__":
+    HTTPServer(("127.0.0.1", 8000), Receiver).serve_forever()
