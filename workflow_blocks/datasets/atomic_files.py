@@ -1,4 +1,4 @@
-"""Files that are there as a whole or not at all."""
+"""Writes files that are either complete or absent."""
 
 import os
 import tempfile
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file under another name beside it and renames it; a file that was there is replaced."""
+    """Writes a temporary file in the same folder and renames it to `path`, replacing any file there."""
     descriptor, name = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:

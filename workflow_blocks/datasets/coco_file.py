@@ -1,12 +1,12 @@
 """A COCO annotations file to which an image is added at a cost that does not grow with the file.
 
-The file is JSON at every moment, also for who reads it while it changes or after its writer was killed.
-That takes two copies: a change is made in the hidden one, at the few places that it concerns, and that
-copy then takes the public name; the other copy is brought up to date with the next change. Both begin
-with a number that counts changes and is written last, so that one can see how far a copy got.
+The file is valid JSON at every moment, even while it changes and after its writer was killed. This takes two
+copies: a change is made in the hidden copy, only at the bytes that differ, and that copy is then renamed to
+the public name. The other copy catches up with the next change. Both start with a change counter, which is
+written last, so that it shows how far a copy got.
 
-Places are byte offsets. Spaces are left after the categories and the images for more of them; when they
-are used up, or spaces of removed entries are most of the file, it is written anew.
+Places are byte offsets. Spaces after the categories and the images reserve room for more of them. When the
+room is used up, or most of the file is spaces left by removed entries, the file is rewritten.
 """
 
 import json
@@ -41,7 +41,7 @@ _END = b"]}\n"
 
 _FIRST_ROOM = 64 * 1024
 _MIN_WASTE = 2**20
-# Ids of annotations: those of one image begin at its id times this.
+# The annotation ids of an image start at its id times this.
 _MAX_BOXES = 100_000
 
 # Places and what is written there, ASCII.
@@ -52,7 +52,7 @@ Edits = list[tuple[int, str]]
 class Layout:
     """Where the parts of one file are."""
 
-    generation: int  # of the file; it grows when the file is written anew
+    generation: int  # how often the file was rewritten
     count: int  # of changes in this generation
     n_classes: int = 0
     categories_at: int = 0
@@ -64,7 +64,7 @@ class Layout:
 
     @property
     def stamp(self) -> bytes:
-        """What tells copies of the file apart, always of one length."""
+        """Identifies the state of a copy; always of the same length."""
         return f"{self.generation:06}.{self.count:012}".encode()
 
 
@@ -72,7 +72,7 @@ _STAMP_LENGTH = len(Layout(0, 0).stamp)
 
 
 class CocoFile:
-    """The annotations of one split. Whoever uses it must hold the dataset's lock."""
+    """The annotations of one split. The caller must hold the dataset's lock."""
 
     def __init__(self, records: Records, path: Path, hidden_folder: Path, split: str) -> None:
         self._records = records
@@ -82,19 +82,19 @@ class CocoFile:
         self._split = split
 
     def change(self, removed: int | None, added: ImageRecord | None) -> None:
-        """Prepares a change, inside `Records.change`, whose records are already those after it.
+        """Prepares a change. Called inside `Records.change`, after the records were changed.
 
         Args:
-            removed: the id of an image that leaves, or whose entry is replaced.
-            added: the image that is there now.
+            removed: the id of an image that is removed or replaced.
+            added: the image that is added.
         """
         layout = self._layout()
         if layout is None:
-            self._write_anew(generation=1)
+            self._rewrite(generation=1)
             return
         edits = self._edits(layout, removed, added)
         if edits is None or layout.wasted > max(_MIN_WASTE, layout.annotations_at // 2):
-            self._write_anew(layout.generation + 1)
+            self._rewrite(layout.generation + 1)
             return
         layout.count += 1
         edits.append((len(_HEAD), layout.stamp.decode()))
@@ -104,7 +104,7 @@ class CocoFile:
         )
 
     def publish(self) -> None:
-        """Makes the public file that of the last change that was kept; does nothing if it is."""
+        """Makes the last prepared change public, if it is not yet."""
         layout = self._layout()
         if layout is None or _stamp_of(self._path) == layout.stamp:
             return
@@ -122,7 +122,7 @@ class CocoFile:
                 copy.unlink()
 
     def _edits(self, layout: Layout, removed: int | None, added: ImageRecord | None) -> Edits | None:
-        """What to write where, and the layout after it; nothing if it does not fit."""
+        """What to write where, with `layout` updated; None if it does not fit."""
         edits: Edits = []
         if removed is not None:
             for array in ("images", "annotations"):
@@ -149,7 +149,7 @@ class CocoFile:
         return edits
 
     def _append(self, array: str, image_id: int, place: int, text: str) -> str:
-        """Notes an entry at the end of an array, and gives it with the comma that it needs."""
+        """Records an entry at the end of an array, and returns its text with the comma that it needs."""
         if self._first_place(array) is not None:
             text = "," + text
         row = (self._split, array, image_id, place, len(text))
@@ -157,7 +157,7 @@ class CocoFile:
         return text
 
     def _erase(self, layout: Layout, array: str, image_id: int) -> Edits:
-        """Overwrites an entry with spaces, and the comma of the next one where that becomes the first."""
+        """Overwrites an entry with spaces, and the next entry's comma if that entry becomes the first."""
         key = (self._split, array, image_id)
         where = "split = ? AND array = ? AND image_id = ?"
         entry = self._db.execute(f"SELECT place, length FROM coco_entries WHERE {where}", key).fetchone()
@@ -180,8 +180,8 @@ class CocoFile:
         place: int | None = row[0]
         return place
 
-    def _write_anew(self, generation: int) -> None:
-        """Writes a whole file, with room for as many images again, under a hidden name."""
+    def _rewrite(self, generation: int) -> None:
+        """Writes a whole file, with room for twice as many images, under a hidden name."""
         self._db.execute("DELETE FROM coco_entries WHERE split = ?", (self._split,))
         class_names = self._records.class_names()
         layout = Layout(generation, 0, n_classes=len(class_names))
@@ -213,7 +213,7 @@ class CocoFile:
         write_atomically(first, content)
 
     def _catch_up(self, copy: Path, layout: Layout) -> None:
-        """Brings a hidden copy to the last change: at most two changes back, for it was public before."""
+        """Brings a hidden copy up to date; it is at most two changes behind, because it was public before."""
         if not copy.exists():
             write_atomically(copy, self._path.read_bytes())
         if _stamp_of(copy) == layout.stamp:
@@ -222,7 +222,7 @@ class CocoFile:
             "SELECT earlier_edits, last_edits FROM coco_files WHERE split = ?", (self._split,)
         ).fetchone()
         with copy.open("r+b", buffering=0) as file:
-            # Writing what is there already does no harm; the stamp comes last in each.
+            # Rewriting the same bytes is harmless; the stamp is the last edit of each change.
             for place, text in [*json.loads(earlier), *json.loads(last)]:
                 file.seek(place)
                 file.write(text.encode())
@@ -263,5 +263,5 @@ def _annotations(record: ImageRecord) -> list[dict[str, Any]]:
 
 
 def _items(values: Sequence[dict[str, Any]]) -> str:
-    """What stands between the brackets of a JSON array; ASCII, so that places are bytes."""
+    """The text between the brackets of a JSON array; ASCII, so that places are bytes."""
     return json.dumps(list(values))[1:-1]

@@ -21,7 +21,7 @@ from workflow_blocks.datasets.records import Box, DatasetError, ImageRecord, Rec
 from workflow_blocks.image_hash import image_hash
 
 FORMATS = ("coco", "yolo", "pascal_voc")
-# What keeps a dataset's records; hidden, so that importers leave it alone.
+# Holds a dataset's records; hidden, so that importers ignore it.
 HIDDEN_FOLDER = ".dataset"
 
 _LOCK_SECONDS = 60
@@ -31,12 +31,13 @@ class Dataset:
     """A dataset of one format in one folder; a context manager."""
 
     def __init__(self, folder: Path, format: str, class_names: Sequence[str] | None = None) -> None:
-        """Opens a dataset, or begins one.
+        """Opens a dataset, or starts a new one.
 
         Args:
-            folder: where its files are; made if it is not there.
+            folder: the dataset's folder; created if it does not exist.
             format: one of `FORMATS`.
-            class_names: the only classes, in the order of their ids; without it they are added as they come.
+            class_names: the only classes, in the order of their ids; by default, classes are added as they
+                appear.
 
         Raises:
             DatasetError: the folder holds a dataset of another format or with other classes.
@@ -74,22 +75,22 @@ class Dataset:
         image_suffix: str = ".jpg",
         jpeg_quality: int = 95,
     ) -> Path:
-        """Adds an image with its boxes; the same image again replaces what it had.
+        """Adds an image with its boxes. An image that is already there gets the new boxes.
 
         Args:
             image_bgr: uint8 (H, W, 3).
             boxes: corners in its pixels.
             class_names: a name for each box.
-            split: one of `SPLITS`, or the share of each, of which the image's content decides.
+            split: one of `SPLITS`, or the share of each; the image's pixels then decide.
             image_suffix: `.jpg` or `.png`.
             jpeg_quality: 1 to 100.
 
         Returns:
-            Where the image lies. When the call returns, it is part of the dataset.
+            The path of the image. When the call returns, the image is part of the dataset.
 
         Raises:
-            DatasetError: a class is not among those that the dataset is limited to.
-            OSError: it cannot be written; the dataset is as it was.
+            DatasetError: a class is not one of the dataset's fixed classes.
+            OSError: it cannot be written; the dataset is unchanged.
         """
         content = _content_of(image_bgr)
         is_written, encoded = cv2.imencode(image_suffix, image_bgr, [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality])
@@ -123,7 +124,7 @@ class Dataset:
         return path
 
     def discard(self, image_bgr: npt.NDArray[np.uint8]) -> None:
-        """Removes an image, if it is there."""
+        """Removes an image if the dataset has it."""
         with self._lock:
             self._format.publish()
             old = self._records.find(_content_of(image_bgr))
@@ -156,13 +157,13 @@ class Dataset:
         if list(class_names[: len(known)]) != known:
             raise DatasetError(
                 f"{self._folder} has the classes {known} already, and `class_names` is {list(class_names)}; "
-                "begin it with those, or choose another target directory"
+                "start the list with those, or choose another target directory"
             )
         with self._records.change():
             self._records.add_classes(class_names)
 
     def _check_links(self, *names: str) -> None:
-        """Nothing is written outside the folder by way of a link in it."""
+        """Refuses links in the dataset's folder that lead out of it."""
         root = self._folder.resolve()
         for name in names:
             if not (self._folder / name).resolve().is_relative_to(root):
@@ -185,7 +186,7 @@ class Dataset:
 
 
 def split_of(content: str, shares: Mapping[str, float]) -> str:
-    """The split of an image by its content, so that it is the same at every run."""
+    """The split of an image, chosen by its content so that every run chooses the same."""
     place = int(content[:12], 16) / 16**12 * sum(shares.values())
     for split in SPLITS:
         place -= shares.get(split, 0)

@@ -1,7 +1,7 @@
-"""The dataset formats: where their files lie and in which order they are written.
+"""The dataset formats: their files, and the order in which the files are written.
 
-An image becomes part of a dataset by one rename, which comes last: of the image itself where its labels
-are a file of their own (YOLO, Pascal VOC), of the annotations file where they are not (COCO).
+An image becomes part of a dataset by one rename, which comes last. For YOLO and Pascal VOC, which have
+a label file for each image, it is the rename of the image; for COCO it is that of the annotations file.
 """
 
 from collections.abc import Sequence
@@ -20,22 +20,22 @@ SPLITS = ("train", "valid", "test")
 
 
 class DatasetFormat(Protocol):
-    """One format's files. Whoever uses it must hold the dataset's lock."""
+    """One format's files. The caller must hold the dataset's lock."""
 
     def image_path(self, record: ImageRecord) -> Path:
-        """Where an image lies."""
+        """The path of an image."""
 
     def write_labels(self, record: ImageRecord, class_names: Sequence[str]) -> None:
-        """Writes what must be there before the image is."""
+        """Writes the files that must exist before the image does."""
 
     def keep(self, old: ImageRecord | None, new: ImageRecord | None) -> None:
-        """Prepares a change of the records, inside it."""
+        """Prepares a change. Called inside the transaction that changes the records."""
 
     def publish(self) -> None:
-        """Makes a kept change visible, also one that a killed writer kept."""
+        """Makes a prepared change public, even if its writer was killed since."""
 
     def remove(self, record: ImageRecord) -> None:
-        """Removes the files of an image that left."""
+        """Removes the files of an image that is no longer part of the dataset."""
 
 
 class Coco:
@@ -53,7 +53,7 @@ class Coco:
         return self._folder / record.split / record.file_name
 
     def write_labels(self, record: ImageRecord, class_names: Sequence[str]) -> None:
-        """They come after the image: see `publish`."""
+        """Does nothing: the annotations are written after the image, see `publish`."""
 
     def keep(self, old: ImageRecord | None, new: ImageRecord | None) -> None:
         if old is not None and (new is None or new.split != old.split):
@@ -71,7 +71,7 @@ class Coco:
 
 
 class _LabelFiles:
-    """What the formats share that have a file of labels for each image."""
+    """Shared by the formats with a label file for each image."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -83,10 +83,10 @@ class _LabelFiles:
         raise NotImplementedError
 
     def keep(self, old: ImageRecord | None, new: ImageRecord | None) -> None:
-        """Nothing depends on other images."""
+        """Does nothing: no file depends on other images."""
 
     def publish(self) -> None:
-        """The image made it visible."""
+        """Does nothing: the image's rename made the change public."""
 
     def remove(self, record: ImageRecord) -> None:
         self.image_path(record).unlink(missing_ok=True)

@@ -1,7 +1,7 @@
-"""What a dataset knows of its images, kept in a database beside it.
+"""The records of a dataset's images, in a database beside its files.
 
-The files of a dataset are made from these records, so that writers of several processes agree on class and
-image ids, and so that what a writer left undone when it was killed can be finished.
+A dataset's files are written from these records, so that writers in several processes agree on class and
+image ids, and so that a change can be completed after its writer was killed.
 """
 
 import json
@@ -35,7 +35,7 @@ CREATE INDEX IF NOT EXISTS images_of_split ON images (split, id);
 
 
 class DatasetError(Exception):
-    """A dataset cannot take what it is given; the message names the input and the mend."""
+    """Input does not fit the dataset; the message names the input and how to fix it."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,11 @@ class ImageRecord:
 
 
 class Records:
-    """The database of one dataset. Whoever uses it must hold the dataset's lock."""
+    """The database of one dataset. The caller must hold the dataset's lock."""
 
     def __init__(self, path: Path) -> None:
         self.connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        # Readers do not wait for writers, and a killed writer leaves either all of a change or nothing.
+        # Readers do not wait for writers. If a writer is killed, its change is kept completely or not at all.
         self.connection.execute("PRAGMA journal_mode=WAL")
         self.connection.execute("PRAGMA synchronous=NORMAL")
         self.connection.executescript(_SCHEMA)
@@ -74,7 +74,7 @@ class Records:
 
     @contextmanager
     def change(self) -> Iterator[None]:
-        """What happens inside is kept as a whole, or not at all."""
+        """A transaction: all changes inside are kept, or none."""
         self.connection.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -94,7 +94,7 @@ class Records:
         return [name for (name,) in self.connection.execute("SELECT name FROM classes ORDER BY id")]
 
     def add_classes(self, names: Sequence[str]) -> list[str]:
-        """Adds the names that are new, in their order, and gives all names."""
+        """Adds the names that are new, in their order, and returns all names."""
         known = self.class_names()
         for name in dict.fromkeys(names):
             if name not in known:

@@ -1,9 +1,9 @@
-"""Inference's own execution engine in this process, as its server and command line set it up."""
+"""Sets up Inference's own execution engine in this process, as its server and command line do."""
 
 import os
 from typing import Any
 
-# Read by Inference when it is imported. `setdefault` leaves a user's own choice alone.
+# Inference reads them when it is imported. Settings of the user are kept.
 PLUGIN_SETTINGS = {
     "WORKFLOWS_PLUGINS": "workflow_blocks",
     "ALLOW_INFERENCE_MODELS_DIRECTLY_ACCESS_LOCAL_PACKAGES": "True",
@@ -13,19 +13,19 @@ LOCAL_SETTINGS = PLUGIN_SETTINGS | {"OFFLINE_MODE": "True", "METRICS_ENABLED": "
 
 
 def use_plugin_settings() -> None:
-    """Has Inference load this plugin and its models; call it before anything imports `inference`."""
+    """Makes Inference load this plugin and local packages; must be called before `inference` is imported."""
     for name, value in PLUGIN_SETTINGS.items():
         os.environ.setdefault(name, value)
 
 
 def use_local_settings() -> None:
-    """The same, for Inference within this process alone."""
+    """The same, and works offline; for Inference inside this process."""
     for name, value in LOCAL_SETTINGS.items():
         os.environ.setdefault(name, value)
 
 
 def make_model_manager() -> Any:
-    """Inference's model manager, through which all engines of a process can share their models."""
+    """Inference's model manager; engines that share one share their models."""
     from inference.core.managers.base import ModelManager
     from inference.core.registries.roboflow import RoboflowModelRegistry
     from inference.models.utils import ROBOFLOW_MODEL_TYPES
@@ -43,9 +43,9 @@ def make_engine(
 
     Args:
         definition: the workflow.
-        model_manager: gives the models.
+        model_manager: provides the models.
         max_concurrent_steps: how many steps may run at once.
-        init_parameters: more of what blocks are made with, such as `workflows_core.step_execution_mode`.
+        init_parameters: further init parameters of blocks, such as `workflows_core.step_execution_mode`.
 
     Raises:
         inference.core.workflows.errors.WorkflowError: the definition does not compile.

@@ -1,4 +1,4 @@
-"""The door through which Inference loads and runs the model (see `package.py` for what it loads)."""
+"""The model class that Inference loads from a package and runs (`model_package.py` builds packages)."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -26,7 +26,7 @@ Images = torch.Tensor | list[torch.Tensor] | UInt8Array | list[UInt8Array]
 
 
 class Moondream2Model:
-    """A Moondream2 with the methods that Inference expects of one. Threads may share it."""
+    """A Moondream2 with the methods that Inference calls. Threads may share it."""
 
     def __init__(self, detector: Detector) -> None:
         self._detector = detector
@@ -35,11 +35,11 @@ class Moondream2Model:
     def from_pretrained(
         cls, model_name_or_path: str, device: torch.device | str | None = None, **_: Any
     ) -> "Moondream2Model":
-        """Loads a package folder; what else Inference passes does not concern this model.
+        """Loads a package folder; other arguments that Inference passes are ignored.
 
         Raises:
             CheckpointError, ConfigError: the package is incomplete or damaged.
-            SettingsError: a `MOONDREAM2_*` variable has a value that it cannot have.
+            SettingsError: a `MOONDREAM2_*` variable has an invalid value.
         """
         return cls(load_detector(Path(model_name_or_path), device or "cpu"))
 
@@ -57,15 +57,15 @@ class Moondream2Model:
             images: uint8 arrays (H, W, 3) or tensors (3, H, W), one or a list.
             classes: prompts; a detection's class id is an index into them.
             input_color_format: "bgr" or "rgb"; by default arrays are BGR and tensors RGB.
-            max_new_tokens: three of them allow one object for each class.
+            max_new_tokens: each object of a class takes three.
 
         Returns:
             For each image its boxes (N, 4) in pixels, clipped to the image, with class ids and
             confidences (N,).
 
         Raises:
-            ModelInputError: no images or no classes, an image of another form, or a class that is too
-                long for the model's context.
+            ModelInputError: there are no images or no classes, an image has another form, or a class is
+                too long for the model's context.
         """
         arrays = _to_rgb_arrays(images, input_color_format)
         _check_classes(classes)
@@ -95,7 +95,7 @@ class Moondream2Model:
 
 
 def load_detector(folder: Path, default_device: str | torch.device) -> Detector:
-    """Loads a checkpoint folder as the settings say: see `Moondream2Model.from_pretrained`."""
+    """Loads a checkpoint folder with the settings applied; raises as `Moondream2Model.from_pretrained`."""
     settings = load_settings()
     device = settings.device_or(default_device)
     detector = Detector.from_folder(
@@ -112,7 +112,7 @@ def load_detector(folder: Path, default_device: str | torch.device) -> Detector:
 
 
 def _to_rgb_arrays(images: Images, color_format: str | None) -> list[UInt8Array]:
-    """Checks images of every form that Inference passes, and makes them RGB arrays (H, W, 3)."""
+    """Checks images of every form that Inference passes, and converts them to RGB arrays (H, W, 3)."""
     is_one = not isinstance(images, (list, tuple)) and images.ndim == 3
     given: list[Any] = [images] if is_one else list(images)
     if not given:
@@ -149,7 +149,7 @@ def _check_classes(classes: Sequence[str]) -> None:
 
 
 def _to_detections(found: list[list[DetectedObject]], height: int, width: int) -> Detections:
-    """What each class found, as one set of boxes in pixels."""
+    """The objects of all classes as one set of boxes in pixels."""
     objects = [(class_id, item) for class_id, items in enumerate(found) for item in items]
     relative = torch.tensor([(o.x_min, o.y_min, o.x_max, o.y_max) for _, o in objects]).reshape(-1, 4)
     scale = torch.tensor([width, height, width, height], dtype=torch.float32)

@@ -44,14 +44,14 @@ _PACKAGE_FILES = (MODEL_CONFIG_FILE, "model.py")
 
 
 class PackageError(ValueError):
-    """A package cannot be built; the message says why and what to do."""
+    """A package cannot be built; the message says why and how to fix it."""
 
 
 def find_weights(weights: str, revision: str | None) -> Path:
     """A folder of published weights: a local one, or one fetched from the hub.
 
     Raises:
-        PackageError: there is neither.
+        PackageError: there is no such folder, and it cannot be downloaded.
     """
     folder = Path(weights).expanduser()
     if folder.is_dir():
@@ -69,7 +69,7 @@ def find_tokenizer(tokenizer: str | None, weights: str) -> Path:
     """A tokenizer's file: the one named, else that beside local weights, else the released one.
 
     Raises:
-        PackageError: there is none.
+        PackageError: it cannot be downloaded.
     """
     if tokenizer is None:
         beside = Path(weights).expanduser() / TOKENIZER_FILE
@@ -86,13 +86,13 @@ def find_tokenizer(tokenizer: str | None, weights: str) -> Path:
 def build_package(
     weights: Path, tokenizer: Path, output: Path, on_checked: Callable[[int], None] = lambda n_bytes: None
 ) -> bool:
-    """Checks a checkpoint and makes a package of it; files are linked where the disk allows it.
+    """Checks a checkpoint and builds a package from it; weights are linked if possible, else copied.
 
     Args:
         weights: a folder with `config.json` and safetensors.
         tokenizer: a `tokenizer.json`.
         output: the package's folder; it must not exist, or be empty.
-        on_checked: told the size of each tensor that was checked.
+        on_checked: called with the size in bytes of each tensor that was checked.
 
     Returns:
         Whether all weights could be linked rather than copied.
@@ -116,12 +116,12 @@ def build_package(
     try:
         return _write_package(copied, weight_files(weights), output)
     except OSError as error:
-        mend = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "choose another --output"
-        raise PackageError(f"{output} cannot be written: {error.strerror or error}; {mend}") from error
+        fix = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "choose another --output"
+        raise PackageError(f"{output} cannot be written: {error.strerror or error}; {fix}") from error
 
 
 def _write_package(copied: dict[str, Path], linked: list[Path], output: Path) -> bool:
-    """Writes beside `output` and renames, so that a package is there as a whole or not at all."""
+    """Writes to a temporary folder and renames it, so that no partial package is ever visible."""
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
     try:
@@ -138,7 +138,7 @@ def _write_package(copied: dict[str, Path], linked: list[Path], output: Path) ->
 
 
 def _link_or_copy(source: Path, target: Path) -> bool:
-    """Gives the target a name of its own for the same data, or copies it; tells whether it is a link."""
+    """Links the target to the source, or copies it; returns whether it is a link."""
     try:
         os.link(source, target)
     except OSError:  # another disk, or one without links
@@ -162,11 +162,13 @@ def _download(hub_id: str, revision: str | None, patterns: list[str]) -> Path:
             f"{hub_id} has no revision {revision!r}; the released one is {RELEASED_REVISION}"
         ) from error
     except (RepositoryNotFoundError, HFValidationError) as error:
-        raise PackageError(f"{hub_id} is neither a folder nor a repository that the hub shows you") from error
+        raise PackageError(
+            f"{hub_id} is neither a folder nor a repository on the hub that you may read"
+        ) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise PackageError(
-            f"{at} could not be fetched: {reason}; check the network, or give a folder that holds it"
+            f"{at} could not be downloaded: {reason}; check the network, or give a folder that holds it"
         ) from error
 
 

@@ -49,7 +49,7 @@ def read_weights(folder: Path, config: Moondream2Config) -> Iterator[tuple[str, 
     """Reads every tensor of a checkpoint folder, under the name that the model has for it.
 
     Raises:
-        CheckpointError: as `load_model`; what is missing is known only at the end.
+        CheckpointError: as `load_model`; missing tensors are reported at the end.
     """
     expected = _without_weights(config).state_dict()
     missing = set(expected)
@@ -109,14 +109,14 @@ def read_tokenizer(path: Path, config: Moondream2Config) -> Tokenizer:
         raise CheckpointError(
             f"{path} has {tokenizer.get_vocab_size()} tokens, more than the model's {config.text.vocab_size}"
         )
-    # Prompts come from strangers: "<|endoftext|>" in one must not end it.
+    # Prompts come from strangers: "<|endoftext|>" in a prompt must not end it.
     tokenizer.encode_special_tokens = True
     _check_special_ids(path, tokenizer, config)
     return tokenizer
 
 
 def _check_special_ids(path: Path, tokenizer: Tokenizer, config: Moondream2Config) -> None:
-    """Text must not be able to say what the special tokens say; with another model's tokenizer it does."""
+    """Refuses a tokenizer that reads ordinary text as a special token: it belongs to another model."""
     ids = config.tokenizer
     special = {ids.bos_id: "bos_id", ids.eos_id: "eos_id", ids.coord_id: "coord_id"}
     for character in string.printable:

@@ -50,12 +50,12 @@ class VisionConfig(_Config):
 
     @property
     def margin_px(self) -> int:
-        """Overlap of neighbouring crops on each side, in pixels."""
+        """How far a crop overlaps its neighbours on each side, in pixels."""
         return self.overlap_margin * self.enc_patch_size
 
     @property
     def window_px(self) -> int:
-        """What a crop adds to its row or column of crops, in pixels."""
+        """Width of the part of a crop that its neighbours do not cover, in pixels."""
         return self.crop_size - 2 * self.margin_px
 
     @model_validator(mode="after")
@@ -198,7 +198,7 @@ class _ConfigFile(_Config):
 
 
 def _detect_template(document: Any) -> Any:
-    """What a document says of it; null is not the same as nothing."""
+    """The document's template: null if it is null, an empty string if it is not given."""
     for key in ("config", "tokenizer", "templates"):
         document = document.get(key) if isinstance(document, dict) else None
     return document.get("detect", "") if isinstance(document, dict) else ""

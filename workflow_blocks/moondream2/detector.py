@@ -1,4 +1,4 @@
-"""Detection: encode each image once, then decode all prompts on all images together.
+"""Detection: encodes each image once, then decodes all prompts on all images together.
 
 Shapes: B rows (pairs of image and prompt), T tokens, D text width. Coordinates are relative to the image,
 0 to 1.
@@ -28,7 +28,7 @@ from workflow_blocks.moondream2.rows import EncodedImage, KeyValues, Rows
 DEFAULT_MAX_OBJECTS = 50
 # Decoder steps that make one object: x, y, size.
 STEPS_PER_OBJECT = 3
-# How far from the most likely bin those lie that a refined box counts in.
+# A refined box averages the bins that are at most this far from the most likely one.
 _REFINED_BINS = 32
 
 
@@ -53,7 +53,7 @@ class DetectedObject:
 
 
 class Query(NamedTuple):
-    """What to look for, and where."""
+    """A prompt and the image to search."""
 
     image: EncodedImage
     prompt: str
@@ -64,7 +64,7 @@ class PromptTooLongError(ValueError):
 
 
 class Detector:
-    """Runs a loaded model. Threads may share it: what changes while it runs belongs to a call."""
+    """Runs a loaded model. Threads may share it: the only state that calls change is the locked cache."""
 
     object_type: type[DetectedObject] = DetectedObject
 
@@ -81,9 +81,9 @@ class Detector:
         Args:
             model: the model, on its device.
             tokenizer: its tokenizer.
-            memory: what running may take; by default what suits a small machine.
-            cache_bytes: the most that encoded images may take to be kept for later calls.
-            refine_boxes: whether boxes are placed between bins; the most likely bins otherwise.
+            memory: how much memory a call may use; the default suits a small machine.
+            cache_bytes: how much memory encoded images may use between calls.
+            refine_boxes: whether boxes are placed between bins, rather than at the most likely bins.
         """
         self.model = model
         self.tokenizer = tokenizer
@@ -118,7 +118,7 @@ class Detector:
 
     @torch.inference_mode()
     def encode_images(self, images_rgb: Sequence[UInt8Array]) -> list[EncodedImage]:
-        """Encodes uint8 RGB images (H, W, 3); what the cache keeps is not encoded again."""
+        """Encodes uint8 RGB images (H, W, 3), or takes them from the cache."""
         if not self.cache.max_bytes:
             return self._encode(images_rgb)
         keys = [image_hash(image).digest() for image in images_rgb]
@@ -138,7 +138,7 @@ class Detector:
     def detect(
         self, queries: Sequence[Query], max_objects: int = DEFAULT_MAX_OBJECTS
     ) -> list[list[DetectedObject]]:
-        """Finds what each query names, at most `max_objects` each.
+        """Finds the objects that each query names, at most `max_objects` each.
 
         Raises:
             PromptTooLongError: a prompt and its objects would not fit the model's context.
@@ -238,14 +238,14 @@ class Detector:
         return self.model.text(embeddings, rows)[:, -1]
 
     def _is_there_more(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Whether each row goes on to another object, and the probability that it does."""
+        """Whether each row continues with another object, and the probability of that."""
         tokenizer = self._config.tokenizer
         logits = self.model.text.logits(hidden).float()
         p_object = torch.sigmoid(logits[:, tokenizer.coord_id] - logits[:, tokenizer.eos_id])
         return logits.argmax(dim=-1) != tokenizer.eos_id, p_object
 
     def _values(self, p_object: Tensor, x: Choice, y: Choice, w: Choice, h: Choice) -> Tensor:
-        """What a `DetectedObject` holds, for each row: (B, its fields)."""
+        """The fields of a `DetectedObject` for each row, (B, number of fields)."""
         choices = (x, y, w, h)
         centre_x, centre_y, width, height = (
             choice.mean_near(_REFINED_BINS) if self._refine_boxes else choice.value for choice in choices

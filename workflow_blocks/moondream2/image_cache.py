@@ -1,4 +1,4 @@
-"""Keeps encoded images, so that several steps on one image encode it once."""
+"""Stores encoded images, so that several steps on one image encode it once."""
 
 from collections import OrderedDict
 from threading import Lock
@@ -26,7 +26,7 @@ class EncodedImageCache:
             return self._images.get(key)
 
     def put(self, key: bytes, image: EncodedImage) -> None:
-        """Keeps an image unless it is larger than the cache; the least recently used ones go."""
+        """Stores an image, unless it is larger than the cache, and removes the least recently used ones."""
         if image.nbytes > self.max_bytes:
             return
         with self._lock:

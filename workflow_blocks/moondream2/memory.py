@@ -1,4 +1,4 @@
-"""How many images, crops and prompts run together: bounds in bytes, beside the weights."""
+"""Bounds how many images, crops and prompts run together, by the memory that they use beside the weights."""
 
 import math
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ _CPU_ACTIVATIONS = 16 * _MIB
 
 @dataclass(frozen=True)
 class WorkingMemory:
-    """Half is for encoded images that are being asked about, half for the prompts' own tokens."""
+    """A budget in bytes: half for the encoded images of a call, half for the tokens of its prompts."""
 
     n_bytes: int = 1024 * _MIB
 
     @classmethod
     def on(cls, device: torch.device) -> "WorkingMemory":
-        """What suits a device: a quarter of a CUDA device's memory, else a GiB."""
+        """The default for a device: a quarter of a CUDA device's memory, else 1 GiB."""
         if device.type == "cuda":
             return cls(torch.cuda.get_device_properties(device).total_memory // 4)
         return cls()
@@ -72,11 +72,11 @@ def _bytes_of_token(config: Moondream2Config, itemsize: int) -> int:
 
 
 def _bytes_of_row(config: Moondream2Config, itemsize: int, length: int, steps: int) -> int:
-    """The most that a row takes: what it keeps, and what reading its prompt takes for a moment."""
+    """The most memory that a row uses: what it stores, and the temporary values while its prompt is read."""
     text = config.text
     kept = math.ceil((length + steps) / ROOM_STEP) * ROOM_STEP * _bytes_of_token(config, itemsize)
     layer = length * (2 * text.ff_dim + 8 * text.dim) * itemsize
-    # Scores are there in the model's dtype and in float32, and so are the weights made of them.
+    # Attention scores and weights exist both in the model's dtype and in float32.
     scores = length * text.n_heads * (config.prefix_length + length) * 2 * (itemsize + _FLOAT32)
     logits = text.vocab_size * (itemsize + _FLOAT32)
     return kept + layer + scores + logits

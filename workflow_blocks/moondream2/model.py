@@ -20,7 +20,7 @@ class Moondream2(nn.Module):
         self.region = Region(config.region)
 
     def compile_blocks(self) -> None:
-        """Has `torch.compile` fuse what lies around attention; the first images then take a while."""
+        """Lets `torch.compile` fuse the layers around attention; the first images then take longer."""
         for block in self.vision.blocks:
             block.compile(dynamic=True)
         for block in self.text.blocks:

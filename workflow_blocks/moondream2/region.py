@@ -15,7 +15,7 @@ from workflow_blocks.moondream2.layers import Linear, Mlp
 # Sizes are binned on a log scale, from 2 ** -SIZE_OCTAVES to 1.
 SIZE_OCTAVES = 10.0
 
-# What counts as near, as a share of a box's size: see docs/scores.md.
+# How far a box may differ from the chosen one to count as near, as a share of its size: see docs/scores.md.
 NEAR = 0.2
 
 
@@ -83,8 +83,8 @@ def probability_near(centre: Choice, size: Choice) -> Tensor:
     """How likely the bins make a box close to the chosen one along one axis (B,), 0 to 1.
 
     It is the probability of a centre at most `NEAR` sizes away, times that of a size that differs by at
-    most that share. Unlike the probability of a single bin it does not fall when neighbouring bins share
-    what is, to within a pixel, one answer.
+    most that share. Unlike the probability of a single bin, it stays high when the model spreads its
+    answer over neighbouring bins, which differ by less than a pixel.
     """
     chosen = size.value.unsqueeze(-1)
     shift = (centre.bin_values - centre.value.unsqueeze(-1)).abs()

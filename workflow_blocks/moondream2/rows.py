@@ -1,7 +1,7 @@
-"""Sequences that are decoded together, each going on from an image's prefix.
+"""Sequences that are decoded together, each of which continues an image's prefix.
 
-The keys and values of a prefix are held once, however many rows go on from it; a row holds those of its
-own tokens only.
+The keys and values of a prefix are stored once, for all rows that continue it. A row stores those of its own
+tokens only.
 
 Shapes: B rows, T new tokens, S own tokens (earlier and new), P prefix tokens, H heads, K key and value
 heads, d head width. Heads come first wherever rows are multiplied, so that all rows of an image are one
@@ -17,12 +17,12 @@ from torch import Tensor
 
 from workflow_blocks.moondream2.config import TextConfig
 
-# Room for own tokens is made in steps of so many.
+# Memory for own tokens is allocated for this many more at a time.
 ROOM_STEP = 32
 
 
 class KeyValues(NamedTuple):
-    """What one layer keeps of a prefix: keys and values, each (K, P, d)."""
+    """The keys and values of a prefix in one layer, each (K, P, d)."""
 
     keys: Tensor
     values: Tensor
@@ -34,12 +34,12 @@ class KeyValues(NamedTuple):
         return cls(keys, values)
 
 
-# Of each layer.
+# One for each layer.
 Prefix = Sequence[KeyValues]
 
 
 class EncodedImage:
-    """What the decoder keeps of an image: each layer's keys and values of the image prefix, (K, P, d)."""
+    """An image as the decoder attends to it: each layer's keys and values of the image prefix, (K, P, d)."""
 
     def __init__(self, prefix: tuple[KeyValues, ...]) -> None:
         self.prefix = prefix
@@ -63,8 +63,8 @@ class Rows:
 
         Args:
             config: the decoder's sizes.
-            prefixes: what the decoder keeps of each image.
-            rows_of_prefix: how many rows go on from each.
+            prefixes: the encoded images.
+            rows_of_prefix: how many rows continue each prefix.
             lengths: int64 (B,), how many tokens each row will start with.
         """
         self._config = config
@@ -81,7 +81,7 @@ class Rows:
 
     @property
     def nbytes(self) -> int:
-        """What the rows' own tokens take."""
+        """Memory of the rows' own tokens."""
         return sum(own.nbytes for own in self._own)
 
     def extend(self, count: int) -> Tensor:
@@ -144,15 +144,15 @@ class Rows:
         for layer, own in enumerate(self._own):
             self._own[layer] = own[:, :, rows]
 
-    def _times_prefix(self, left: Tensor, of_prefixes: Sequence[Tensor]) -> Tensor:
-        """Each row of `left` (K, B, N, x) by its image's matrix (K, x, y).
+    def _times_prefix(self, factors: Tensor, of_prefixes: Sequence[Tensor]) -> Tensor:
+        """Multiplies each row of `factors` (K, B, N, x) by its image's matrix (K, x, y).
 
-        The rows of an image are taken as more lines of one product, so that its prefix is read once.
+        All rows of an image form one matrix product, so that its prefix is read once.
         """
         products = [
             torch.bmm(rows.flatten(1, 2), matrix).view(*rows.shape[:3], -1)
             for rows, matrix in zip(
-                left.split_with_sizes(self._rows_of_prefix, dim=1), of_prefixes, strict=True
+                factors.split_with_sizes(self._rows_of_prefix, dim=1), of_prefixes, strict=True
             )
         ]
         return products[0] if len(products) == 1 else torch.cat(products, dim=1)

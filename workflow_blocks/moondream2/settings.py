@@ -13,15 +13,17 @@ _MIB = 2**20
 
 
 class SettingsError(ValueError):
-    """A setting cannot be used; the message names the variable and the mend."""
+    """A setting cannot be used; the message names the variable and how to fix it."""
 
 
 class RuntimeSettings(BaseSettings):
-    """The settings; what is not set suits most machines."""
+    """The settings; the defaults suit most machines."""
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="ignore")
 
-    device: str | None = Field(default=None, description="Where to run; without it, where Inference runs.")
+    device: str | None = Field(
+        default=None, description="Device to run on; by default the one on which Inference runs."
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto", description="`auto` is bfloat16 on CUDA and float32 elsewhere."
     )
@@ -32,12 +34,12 @@ class RuntimeSettings(BaseSettings):
     )
     working_memory_mb: PositiveInt | None = Field(
         default=None,
-        description="What the images and prompts that run together may take beside the weights, in MiB; "
-        "without it, 1024, and a quarter of a CUDA device's memory.",
+        description="Memory for the images and prompts that run together, in MiB, beside the weights; by "
+        "default 1024, or a quarter of a CUDA device's memory.",
     )
     refine_boxes: bool = Field(
         default=False,
-        description="Whether boxes are placed between bins, where the model wavers between them.",
+        description="Whether boxes are placed between bins if neighbouring bins are about equally likely.",
     )
 
     def device_or(self, default: str | torch.device) -> torch.device:
@@ -54,7 +56,7 @@ class RuntimeSettings(BaseSettings):
         except (RuntimeError, AssertionError, NotImplementedError) as error:
             reason = str(error).splitlines()[0]
             raise SettingsError(
-                f"MOONDREAM2_DEVICE={self.device!r} is no device of this machine: {reason}"
+                f"MOONDREAM2_DEVICE={self.device!r} is not a device of this machine: {reason}"
             ) from error
         return device
 
@@ -79,7 +81,7 @@ def load_settings() -> RuntimeSettings:
     """Reads the environment.
 
     Raises:
-        SettingsError: a variable has a value that it cannot have.
+        SettingsError: a variable has an invalid value.
     """
     try:
         return RuntimeSettings()

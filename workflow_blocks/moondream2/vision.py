@@ -30,7 +30,7 @@ class VisionBlock(nn.Module):
 
 
 class Vision(nn.Module):
-    """Encodes crops and projects what they say about an image to the text decoder's width."""
+    """Encodes crops, and projects their features to embeddings of the text decoder's width."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
