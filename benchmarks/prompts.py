@@ -16,7 +16,7 @@ from benchmarks.workflows import PROMPTS, core_blocks, our_block
 from workflow_blocks.blocks.common.model_version import demo_model_folder
 from workflow_blocks.inference_host.engine import make_model_manager
 from workflow_blocks.inference_host.model import load_detector
-from workflow_blocks.moondream2.detector import Query
+from workflow_blocks.moondream2.runtime import Query
 
 COUNTS = (1, 2, 4, 8, 16)
 OURS, CORE, ONE_BY_ONE = "our block", "core blocks", "runtime, prompt by prompt"

@@ -25,10 +25,10 @@ GIB = 2**30
 
 def measure(package: Path) -> dict[str, float]:
     """Loads the package in this process and detects with two prompts on a 640 x 480 image."""
-    from workflow_blocks.moondream2.detector import Detector, Query
+    from workflow_blocks.moondream2.runtime import Query, Runtime
 
     start = time.perf_counter()
-    detector = Detector.from_folder(package, dtype=torch.bfloat16)
+    detector = Runtime.from_folder(package, dtype=torch.bfloat16)
     loaded = time.perf_counter()
     (image,) = detector.encode_images([drawn_image(480, 640)])
     encoded = time.perf_counter()

@@ -16,13 +16,14 @@ from rich.table import Table
 from supervision.metrics import MeanAveragePrecision
 from torch import Tensor
 
-from training.bins import DetectorWithBins, ObjectWithBins
+from training.bins import ObjectWithBins, RuntimeWithBins
 from training.evaluate import GROUPS, compare
 from training.prompts import plain_prompt
 from training.scenes import DEFAULT_OPTIONS, SceneOptions, draw_scene
 from workflow_blocks.blocks.common.model_version import demo_model_folder
-from workflow_blocks.moondream2.detector import DetectedObject, Detector, Query
+from workflow_blocks.moondream2.objects import DetectedObject, ObjectDecoder
 from workflow_blocks.moondream2.region import Choice
+from workflow_blocks.moondream2.runtime import Query, Runtime
 
 matplotlib.use("agg")
 from matplotlib import pyplot
@@ -64,12 +65,18 @@ CANDIDATES: dict[str, Callable[[Any], float]] = {
 }
 
 
-class DetectorByOverlap(Detector):
+class OverlapDecoder(ObjectDecoder):
     """Gives, in place of `p_box`, the expected overlap of a box drawn from the bins."""
 
-    def _values(self, p_object: Tensor, x: Choice, y: Choice, w: Choice, h: Choice) -> Tensor:
-        *others, _ = super()._values(p_object, x, y, w, h).unbind(dim=-1)
+    def _box_values(self, p_object: Tensor, x: Choice, y: Choice, w: Choice, h: Choice) -> Tensor:
+        *others, _ = super()._box_values(p_object, x, y, w, h).unbind(dim=-1)
         return torch.stack((*others, _expected_overlap(x, w) * _expected_overlap(y, h)), dim=-1)
+
+
+class RuntimeByOverlap(Runtime):
+    """A runtime that scores boxes by their expected overlap."""
+
+    object_decoder_type = OverlapDecoder
 
 
 def _expected_overlap(centre: Choice, size: Choice) -> Tensor:
@@ -81,7 +88,7 @@ def _expected_overlap(centre: Choice, size: Choice) -> Tensor:
     return (centre.probabilities * when_shifted).sum(-1) * (size.probabilities * when_sized).sum(-1)
 
 
-def answer(detector: Detector, options: SceneOptions, n_scenes: int, label: str) -> list[Answered]:
+def answer(detector: Runtime, options: SceneOptions, n_scenes: int, label: str) -> list[Answered]:
     """Asks every prompt about every scene."""
     answered = []
     for seed in track(range(FIRST_SEED, FIRST_SEED + n_scenes), label):
@@ -138,9 +145,9 @@ def main(
     picture: Annotated[Path, typer.Option(help="Where the picture goes.")] = Path("docs/scores.png"),
 ) -> None:
     """Prints the comparison and draws the reliability of the chosen score."""
-    detector = DetectorWithBins.from_folder(demo_model_folder())
-    by_overlap = DetectorByOverlap(detector.model, detector.tokenizer)
-    refining = Detector(detector.model, detector.tokenizer, refine_boxes=True)
+    detector = RuntimeWithBins.from_folder(demo_model_folder())
+    by_overlap = RuntimeByOverlap(detector.model, detector.tokenizer)
+    refining = Runtime(detector.model, detector.tokenizer, refine_boxes=True)
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 4.2), sharey=True)
     for axis, (kind, options) in zip(axes, {"hard": HARD, "ordinary": DEFAULT_OPTIONS}.items(), strict=True):
         answered = answer(detector, options, scenes, f"{kind} scenes")

@@ -27,7 +27,7 @@ from workflow_blocks.blocks.common.model_version import demo_model_folder
 from workflow_blocks.inference_host.model import load_detector
 from workflow_blocks.moondream2 import detector as runtime
 from workflow_blocks.moondream2.config import Moondream2Config
-from workflow_blocks.moondream2.detector import Detector, Query
+from workflow_blocks.moondream2.runtime import Query, Runtime
 
 PROMPTS_AT_ONCE = 8
 CROPS, VISION, PREFIX, PREFILL, DECODE = "crops", "vision encoder", "image prefix", "prefill", "decode steps"
@@ -43,7 +43,7 @@ class StageTimer:
         self.crops = 0
 
     @contextmanager
-    def watch(self, detector: Detector) -> Iterator[None]:
+    def watch(self, detector: Runtime) -> Iterator[None]:
         """Times what the detector does until the end of the block."""
         model = detector.model
         with ExitStack() as patches:

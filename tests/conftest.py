@@ -20,17 +20,17 @@ def golden_folder():
 
 @pytest.fixture(scope="session")
 def golden_detector():
-    from workflow_blocks.moondream2.detector import Detector
+    from workflow_blocks.moondream2.runtime import Runtime
 
-    return Detector.from_folder(GOLDEN)
+    return Runtime.from_folder(GOLDEN)
 
 
 @pytest.fixture(scope="session")
 def demo_detector():
     from workflow_blocks.blocks.common.model_version import demo_model_folder
-    from workflow_blocks.moondream2.detector import Detector
+    from workflow_blocks.moondream2.runtime import Runtime
 
-    return Detector.from_folder(demo_model_folder())
+    return Runtime.from_folder(demo_model_folder())
 
 
 @pytest.fixture(scope="session")

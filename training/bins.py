@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from workflow_blocks.moondream2.detector import DetectedObject, Detector
+from workflow_blocks.moondream2.objects import DetectedObject, ObjectDecoder
 from workflow_blocks.moondream2.region import SIZE_OCTAVES, Choice
+from workflow_blocks.moondream2.runtime import Runtime
 
 
 def coordinate_to_bin(coordinates: Tensor, n_bins: int) -> Tensor:
@@ -29,11 +30,17 @@ class ObjectWithBins(DetectedObject):
     p_h: float
 
 
-class DetectorWithBins(Detector):
-    """A detector whose objects are `ObjectWithBins`."""
+class BinsDecoder(ObjectDecoder):
+    """Decodes objects with the probabilities of their bins."""
 
     object_type = ObjectWithBins
 
-    def _values(self, p_object: Tensor, x: Choice, y: Choice, w: Choice, h: Choice) -> Tensor:
+    def _box_values(self, p_object: Tensor, x: Choice, y: Choice, w: Choice, h: Choice) -> Tensor:
         p_bins = torch.stack([choice.probabilities.amax(dim=-1) for choice in (x, y, w, h)], dim=-1)
-        return torch.cat((super()._values(p_object, x, y, w, h), p_bins), dim=-1)
+        return torch.cat((super()._box_values(p_object, x, y, w, h), p_bins), dim=-1)
+
+
+class RuntimeWithBins(Runtime):
+    """A runtime whose detected objects are `ObjectWithBins`."""
+
+    object_decoder_type = BinsDecoder

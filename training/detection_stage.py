@@ -22,6 +22,7 @@ from training.scene_store import COLOUR_NAMES
 from training.scenes import SHAPES, SceneObject
 from workflow_blocks.moondream2.config import Moondream2Config, TextConfig
 from workflow_blocks.moondream2.model import Moondream2
+from workflow_blocks.moondream2.prompt_tokens import Prompts
 from workflow_blocks.moondream2.text import Text, TextBlock, rotation_at
 
 PROMPTS_PER_SCENE = 8
@@ -68,7 +69,7 @@ def pack_scene(
     rng: np.random.Generator, objects: tuple[SceneObject, ...], tokenizer: Tokenizer, config: Moondream2Config
 ) -> list[PackedToken]:
     """Random prompts about one scene, as packed tokens."""
-    template = config.tokenizer.templates.detect
+    prompts = Prompts(config, tokenizer)
     packed = []
     asked: set[Question] = set()
     for prompt in range(PROMPTS_PER_SCENE):
@@ -76,8 +77,7 @@ def pack_scene(
         if question in asked and not question.impossible:
             question = random_question(rng, objects)
         asked.add(question)
-        text_ids = tokenizer.encode(" " + random_wording(rng, question)).ids
-        ids = [*template.prefix, *text_ids, *template.suffix]
+        ids = prompts.detect(random_wording(rng, question)).ids
         found = sorted(
             (index for index, item in enumerate(objects) if question.matches(item)),
             key=lambda index: objects[index].xyxy[0] + objects[index].xyxy[2],

@@ -15,7 +15,8 @@ from supervision.metrics import MeanAveragePrecision
 
 from training.prompts import Question, plain_prompt, random_wording
 from training.scenes import COLOURS, SHAPES, Scene, draw_scene
-from workflow_blocks.moondream2.detector import DetectedObject, Detector, Query
+from workflow_blocks.moondream2.objects import DetectedObject
+from workflow_blocks.moondream2.runtime import Query, Runtime
 
 # Training draws seeds 0 to some ten thousands.
 FIRST_SEED = 1_000_000
@@ -48,7 +49,7 @@ class Score:
         return self.absent_with_box / max(self.absent, 1)
 
 
-def evaluate(detector: Detector, seeds: Iterable[int], natural: bool = False) -> dict[str, Score]:
+def evaluate(detector: Runtime, seeds: Iterable[int], natural: bool = False) -> dict[str, Score]:
     """Scores each group of prompts, and all together, on the scenes of `seeds`.
 
     With `natural`, prompts are worded at random ("the red circles") rather than plainly ("red circle").
@@ -72,7 +73,7 @@ def evaluate(detector: Detector, seeds: Iterable[int], natural: bool = False) ->
     return scores
 
 
-def false_alarms_of_other_things(detector: Detector, seeds: Iterable[int]) -> float:
+def false_alarms_of_other_things(detector: Runtime, seeds: Iterable[int]) -> float:
     """Share of prompts for things that are never drawn ("dog", "purple star") that get a box."""
     with_box, asked = 0, 0
     for seed in seeds:
@@ -110,7 +111,7 @@ def main(
     scenes: Annotated[int, typer.Option(help="How many scenes to draw.")] = 300,
 ) -> None:
     """Prints mean average precision and false alarms."""
-    detector = Detector.from_folder(package)
+    detector = Runtime.from_folder(package)
     seeds = range(FIRST_SEED, FIRST_SEED + scenes)
     table = Table(
         "prompts", "wording", "mAP@50", "mAP@50:95", "false alarms", title=f"{scenes} unseen scenes"

@@ -12,7 +12,7 @@ import torch
 from inference_models.errors import ModelInputError
 
 from workflow_blocks.inference_host.model import Moondream2Model, _to_detections
-from workflow_blocks.moondream2.detector import Detector
+from workflow_blocks.moondream2.runtime import Runtime
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_an_empty_result_has_the_shape_of_boxes():
 
 @pytest.mark.parametrize("at_once", [1, 2, 5])
 def test_images_together_find_what_each_finds_alone(model, golden_folder, monkeypatch, at_once):
-    monkeypatch.setattr(Detector, "images_at_once", at_once)
+    monkeypatch.setattr(Runtime, "images_at_once", at_once)
     paths = sorted((golden_folder / "images").iterdir())
     images = [cv2.imread(str(path)) for path in paths]
     prompts = ["red circle", "blue square", "dog"]

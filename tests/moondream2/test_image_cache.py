@@ -3,9 +3,9 @@ from threading import Thread
 import numpy as np
 import torch
 
-from workflow_blocks.moondream2.detector import Detector
 from workflow_blocks.moondream2.image_cache import EncodedImageCache
 from workflow_blocks.moondream2.rows import EncodedImage, KeyValues
+from workflow_blocks.moondream2.runtime import Runtime
 
 
 def encoded(n_bytes):
@@ -63,7 +63,7 @@ def test_threads_keep_the_count_right():
 
 def test_a_detector_encodes_an_image_once(golden_detector):
     image, other = np.zeros((30, 40, 3), np.uint8), np.ones((30, 40, 3), np.uint8)
-    detector = Detector(golden_detector.model, golden_detector.tokenizer, cache_bytes=2**24)
+    detector = Runtime(golden_detector.model, golden_detector.tokenizer, cache_bytes=2**24)
 
     first, again, _ = detector.encode_images([image, image.copy(), other])
     (later,) = detector.encode_images([image.copy()])

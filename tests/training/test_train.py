@@ -5,7 +5,7 @@ import torch
 
 from training import scene_store, train
 from training.scenes import draw_scene
-from workflow_blocks.moondream2.detector import Detector, Query
+from workflow_blocks.moondream2.runtime import Query, Runtime
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def run_training(tmp_path, monkeypatch):
 def test_training_writes_a_package_that_detects(run_training, tmp_path):
     run_training()
 
-    detector = Detector.from_folder(tmp_path / "package")
+    detector = Runtime.from_folder(tmp_path / "package")
     (image,) = detector.encode_images([draw_scene(0).image])
     (objects,) = detector.detect([Query(image, "red circle")], 3)
     assert len(objects) <= 3

@@ -11,15 +11,10 @@ import torch
 from inference_models import Detections
 from inference_models.errors import ModelInputError
 
-from workflow_blocks.moondream2.detector import (
-    DEFAULT_MAX_OBJECTS,
-    STEPS_PER_OBJECT,
-    DetectedObject,
-    Detector,
-    PromptTooLongError,
-    Query,
-)
 from workflow_blocks.moondream2.image_crops import UInt8Array
+from workflow_blocks.moondream2.objects import STEPS_PER_OBJECT, DetectedObject
+from workflow_blocks.moondream2.prompt_tokens import PromptError, SkillError
+from workflow_blocks.moondream2.runtime import DEFAULT_MAX_OBJECTS, Query, Runtime
 from workflow_blocks.moondream2.settings import load_settings
 
 Images = torch.Tensor | list[torch.Tensor] | UInt8Array | list[UInt8Array]
@@ -28,7 +23,7 @@ Images = torch.Tensor | list[torch.Tensor] | UInt8Array | list[UInt8Array]
 class Moondream2Model:
     """A Moondream2 with the methods that Inference calls. Threads may share it."""
 
-    def __init__(self, detector: Detector) -> None:
+    def __init__(self, detector: Runtime) -> None:
         self._detector = detector
 
     @classmethod
@@ -74,7 +69,7 @@ class Moondream2Model:
             max_objects = min(max_objects, max(1, max_new_tokens // STEPS_PER_OBJECT))
         try:
             self._detector.check_prompts(classes, max_objects)
-        except PromptTooLongError as error:
+        except (PromptError, SkillError) as error:
             raise ModelInputError(str(error)) from error
         results: list[Detections] = []
         at_once = self._detector.images_at_once
@@ -94,11 +89,11 @@ class Moondream2Model:
         ]
 
 
-def load_detector(folder: Path, default_device: str | torch.device) -> Detector:
+def load_detector(folder: Path, default_device: str | torch.device) -> Runtime:
     """Loads a checkpoint folder with the settings applied; raises as `Moondream2Model.from_pretrained`."""
     settings = load_settings()
     device = settings.device_or(default_device)
-    detector = Detector.from_folder(
+    detector = Runtime.from_folder(
         folder,
         device,
         settings.dtype_on(device),

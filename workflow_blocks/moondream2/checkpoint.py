@@ -117,8 +117,7 @@ def read_tokenizer(path: Path, config: Moondream2Config) -> Tokenizer:
 
 def _check_special_ids(path: Path, tokenizer: Tokenizer, config: Moondream2Config) -> None:
     """Refuses a tokenizer that reads ordinary text as a special token: it belongs to another model."""
-    ids = config.tokenizer
-    special = {ids.bos_id: "bos_id", ids.eos_id: "eos_id", ids.coord_id: "coord_id"}
+    special = {token: name for name, token in config.tokenizer.special_ids.items()}
     for character in string.printable:
         for token in tokenizer.encode(character).ids:
             if token in special:

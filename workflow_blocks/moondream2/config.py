@@ -1,5 +1,6 @@
 """The sizes and token ids of a Moondream2. The defaults are the released 2B model of 2025-06-21."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +22,17 @@ class _Config(BaseModel):
 def _require_multiple(name: str, value: int, divisor_name: str, divisor: int) -> None:
     if value % divisor:
         raise ValueError(f"{name} {value} is not a multiple of {divisor_name} {divisor}")
+
+
+def _numbers_in(value: Any) -> Iterator[int]:
+    """The numbers in nested dictionaries and sequences."""
+    if isinstance(value, dict):
+        value = tuple(value.values())
+    if isinstance(value, (tuple, list)):
+        for item in value:
+            yield from _numbers_in(item)
+    elif value is not None:
+        yield value
 
 
 class VisionConfig(_Config):
@@ -121,8 +133,21 @@ class PromptTemplate(_Config):
     suffix: tuple[TokenId, ...]
 
 
+class CaptionTemplates(_Config):
+    """Whole prompts, token ids; None for a length that the model was not made to write."""
+
+    short: tuple[TokenId, ...] | None = (1, 32708, 2, 12492, 3)
+    normal: tuple[TokenId, ...] | None = (1, 32708, 2, 6382, 3)
+    long: tuple[TokenId, ...] | None = (1, 32708, 2, 4059, 3)
+
+
 class Templates(_Config):
-    detect: PromptTemplate = PromptTemplate(prefix=(1, 7235, 476, 2), suffix=(3,))
+    """The prompts of each skill; None for a skill that the model was not made for."""
+
+    detect: PromptTemplate | None = PromptTemplate(prefix=(1, 7235, 476, 2), suffix=(3,))
+    point: PromptTemplate | None = PromptTemplate(prefix=(1, 2581, 2), suffix=(3,))
+    query: PromptTemplate | None = PromptTemplate(prefix=(1, 15381, 2), suffix=(3,))
+    caption: CaptionTemplates | None = CaptionTemplates()
 
 
 class TokenizerConfig(_Config):
@@ -130,8 +155,18 @@ class TokenizerConfig(_Config):
 
     bos_id: TokenId = 0
     eos_id: TokenId = 0
+    answer_id: TokenId = 3
+    thinking_id: TokenId = 4
     coord_id: TokenId = 5
+    size_id: TokenId = 6
+    start_ground_points_id: TokenId = 7
+    end_ground_id: TokenId = 9
     templates: Templates = Templates()
+
+    @property
+    def special_ids(self) -> dict[str, int]:
+        """The ids of special tokens, by the names of their entries."""
+        return {name: value for name, value in self if name != "templates"}
 
 
 class Moondream2Config(_Config):
@@ -147,6 +182,11 @@ class Moondream2Config(_Config):
         """Positions of the image prefix: the bos token and the image embeddings."""
         return 1 + self.vision.n_patches
 
+    @property
+    def room(self) -> int:
+        """How many tokens fit the text decoder's context after the image prefix."""
+        return self.text.max_context - self.prefix_length
+
     @model_validator(mode="after")
     def _parts_fit(self) -> "Moondream2Config":
         widths = {
@@ -156,9 +196,8 @@ class Moondream2Config(_Config):
         }
         if len(set(widths.values())) > 1:
             raise ValueError(f"these widths must be equal: {widths}")
-        tokens = self.tokenizer
-        detect = tokens.templates.detect
-        largest = max((tokens.bos_id, tokens.eos_id, tokens.coord_id, *detect.prefix, *detect.suffix))
+        given = self.tokenizer.model_dump(exclude_unset=True)
+        largest = max((*self.tokenizer.special_ids.values(), *_numbers_in(given)))
         if largest >= self.text.vocab_size:
             raise ValueError(f"token id {largest} is not in the vocabulary of {self.text.vocab_size}")
         if self.prefix_length >= self.text.max_context:
@@ -192,23 +231,18 @@ class _ConfigFile(_Config):
     @model_validator(mode="before")
     @classmethod
     def _null_means_default(cls, document: Any) -> Any:
-        if _detect_template(document) is None:
-            raise ValueError("config.tokenizer.templates.detect is null: this model was not made to detect")
         return _without_nulls(document)
 
 
-def _detect_template(document: Any) -> Any:
-    """The document's template: null if it is null, an empty string if it is not given."""
-    for key in ("config", "tokenizer", "templates"):
-        document = document.get(key) if isinstance(document, dict) else None
-    return document.get("detect", "") if isinstance(document, dict) else ""
-
-
-def _without_nulls(document: Any) -> Any:
-    """Drops `null` values, which published files write for what they leave out."""
+def _without_nulls(document: Any, keep: bool = False) -> Any:
+    """Drops `null` values, which published files write for defaults; a template that is null stays so."""
     if not isinstance(document, dict):
         return document
-    return {key: _without_nulls(value) for key, value in document.items() if value is not None}
+    return {
+        key: _without_nulls(value, keep or key == "templates")
+        for key, value in document.items()
+        if value is not None or keep
+    }
 
 
 def _first_problem(error: ValidationError) -> str:

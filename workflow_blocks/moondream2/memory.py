@@ -64,6 +64,10 @@ class WorkingMemory:
                 longest = length
         return groups
 
+    def rows_at_once(self, config: Moondream2Config, itemsize: int, n_tokens: int) -> int:
+        """How many rows of `n_tokens` own tokens fit while they advance by one token; at least 1."""
+        return max(1, self.n_bytes // 2 // _bytes_of_row(config, itemsize, 1, n_tokens - 1))
+
 
 def _bytes_of_token(config: Moondream2Config, itemsize: int) -> int:
     """The keys and values of one token in all layers."""

@@ -17,6 +17,8 @@ SIZE_OCTAVES = 10.0
 
 # How far a box may differ from the chosen one to count as near, as a share of its size: see docs/scores.md.
 NEAR = 0.2
+# How far a point may lie from the chosen one to count as near, relative to the image.
+NEAR_POINT = 0.02
 
 
 class Region(nn.Module):
@@ -92,6 +94,12 @@ def probability_near(centre: Choice, size: Choice) -> Tensor:
     near_centre = (centre.probabilities * (shift <= NEAR * chosen)).sum(dim=-1)
     near_size = (size.probabilities * (ratio >= 1 - NEAR)).sum(dim=-1)
     return near_centre * near_size
+
+
+def probability_near_point(coordinate: Choice) -> Tensor:
+    """How likely the bins at most `NEAR_POINT` away from the chosen one are (B,), 0 to 1."""
+    shift = (coordinate.bin_values - coordinate.value.unsqueeze(-1)).abs()
+    return (coordinate.probabilities * (shift <= NEAR_POINT)).sum(dim=-1)
 
 
 def _choose(logits: Tensor, bin_values: Tensor) -> Choice:

@@ -84,6 +84,11 @@ class Rows:
         """Memory of the rows' own tokens."""
         return sum(own.nbytes for own in self._own)
 
+    @property
+    def length(self) -> int:
+        """Tokens of each row, padding included."""
+        return self._length
+
     def extend(self, count: int) -> Tensor:
         """Makes room for `count` tokens a row, and gives their positions (B, count).
 

@@ -8,11 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from training.bins import DetectorWithBins
-from workflow_blocks.moondream2 import detector as detector_module
-from workflow_blocks.moondream2.detector import Detector, PromptTooLongError, Query
+from training.bins import RuntimeWithBins
+from workflow_blocks.moondream2 import decoding as decoding_module
 from workflow_blocks.moondream2.memory import WorkingMemory
+from workflow_blocks.moondream2.prompt_tokens import PromptTooLongError
 from workflow_blocks.moondream2.rows import Rows
+from workflow_blocks.moondream2.runtime import Query, Runtime
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "moondream2_tiny"
 CASES = json.loads((GOLDEN / "expected_detections.json").read_text())
@@ -35,7 +36,7 @@ def encoded(golden_detector):
 @pytest.fixture(scope="module")
 def detector_with_bins(golden_detector):
     """Also gives the probability of each chosen bin, which the golden data has."""
-    return DetectorWithBins(golden_detector.model, golden_detector.tokenizer)
+    return RuntimeWithBins(golden_detector.model, golden_detector.tokenizer)
 
 
 def queries_of(cases, encoded):
@@ -85,7 +86,7 @@ def test_images_encoded_alone_and_together_are_the_same(golden_detector, encoded
 
 def test_sixty_four_prompts_run_in_groups_that_fit_the_memory(golden_detector, encoded, monkeypatch):
     budget = 64 * 2**20
-    detector = Detector(golden_detector.model, golden_detector.tokenizer, WorkingMemory(budget))
+    detector = Runtime(golden_detector.model, golden_detector.tokenizer, WorkingMemory(budget))
     groups = []
 
     class WatchedRows(Rows):
@@ -98,7 +99,7 @@ def test_sixty_four_prompts_run_in_groups_that_fit_the_memory(golden_detector, e
             groups[-1][1] = max(groups[-1][1], self.nbytes)
             return positions
 
-    monkeypatch.setattr(detector_module, "Rows", WatchedRows)
+    monkeypatch.setattr(decoding_module, "Rows", WatchedRows)
     queries = [Query(encoded[CASES[0]["image"]], f"thing number {number}") for number in range(64)]
 
     found = detector.detect(queries)
@@ -116,7 +117,7 @@ def _numbers(objects):
 
 
 def test_threads_find_what_one_thread_finds(golden_detector):
-    detector = DetectorWithBins(golden_detector.model, golden_detector.tokenizer, cache_bytes=2**20)
+    detector = RuntimeWithBins(golden_detector.model, golden_detector.tokenizer, cache_bytes=2**20)
 
     def answer(case):
         (image,) = detector.encode_images([read_image(case["image"])])
@@ -144,7 +145,7 @@ def test_confidence_lies_between_zero_and_one(golden_detector, encoded):
 
 
 def test_refined_boxes_stay_near_and_do_not_change_what_follows(golden_detector, encoded):
-    refining = Detector(golden_detector.model, golden_detector.tokenizer, refine_boxes=True)
+    refining = Runtime(golden_detector.model, golden_detector.tokenizer, refine_boxes=True)
     queries = queries_of(CASES, encoded)
 
     plain, refined = (detector.detect(queries, MAX_OBJECTS) for detector in (golden_detector, refining))

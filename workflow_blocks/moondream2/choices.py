@@ -1,0 +1,127 @@
+"""Scores given answers rather than writing one.
+
+Shapes: B rows, T tokens, N scored tokens.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from workflow_blocks.moondream2.decoding import Batcher, Request, read_prompts
+from workflow_blocks.moondream2.prompt_tokens import PromptError, shown
+
+MAX_CHOICES = 256
+# Tokens whose logits are computed together.
+_SCORED_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class ScoredChoice:
+    """A given answer, its log probability as the whole answer, and its probability among the choices."""
+
+    text: str
+    log_probability: float
+    probability: float
+
+
+def check_choices(choices: Sequence[str]) -> None:
+    """Raises `PromptError` unless there are at least two different choices, all texts that are not blank."""
+    if isinstance(choices, str) or len(choices) < 2:
+        raise PromptError(f"the choices are {shown(choices)}; give at least two")
+    if len(choices) > MAX_CHOICES:
+        raise PromptError(f"{len(choices)} choices are given; at most {MAX_CHOICES} are taken")
+    for choice in choices:
+        if not isinstance(choice, str) or not choice.strip():
+            raise PromptError(f"the choices hold {shown(choice)}; give texts that are not blank")
+    repeated = [choice for choice in choices if sum(choice.strip() == other.strip() for other in choices) > 1]
+    if repeated:
+        raise PromptError(f"the choices hold {shown(repeated[0])} more than once; give different ones")
+
+
+class ChoiceScorer:
+    """Scores the choices of many questions, all of them in one batch if memory allows."""
+
+    def __init__(self, batcher: Batcher, tokenizer: Tokenizer) -> None:
+        self._batcher = batcher
+        self._tokenizer = tokenizer
+        self._ids = batcher.model.config.tokenizer
+
+    def score(
+        self, requests: Sequence[Request], choices_of_requests: Sequence[Sequence[str]]
+    ) -> list[list[ScoredChoice]]:
+        """Scores each request's choices; a choice counts with and without a space before it, added up."""
+        spellings = [
+            (place, choice, spelling)
+            for place, choices in enumerate(choices_of_requests)
+            for choice in choices
+            for spelling in (choice.strip(), f" {choice.strip()}")
+        ]
+        scores = self.log_probabilities(
+            [requests[place] for place, _, _ in spellings], [spelling for _, _, spelling in spellings]
+        )
+        sums: dict[tuple[int, str], float] = {}
+        for (place, choice, _), score in zip(spellings, scores, strict=True):
+            sums[place, choice] = _log_of_sum([sums.get((place, choice), -math.inf), score])
+        return [
+            _normalised({choice: sums[place, choice] for choice in choices})
+            for place, choices in enumerate(choices_of_requests)
+        ]
+
+    def log_probabilities(self, requests: Sequence[Request], texts: Sequence[str]) -> list[float]:
+        """The log probability of each text, with its end, as the whole answer to its request."""
+        ids_of_texts = [self._tokenizer.encode(text).ids for text in texts]
+        rows = [
+            Request(image, prompt.with_tokens(ids))
+            for (image, prompt), ids in zip(requests, ids_of_texts, strict=True)
+        ]
+        results = [0.0] * len(rows)
+        for batch in self._batcher.batches(rows, steps=0):
+            chosen = [rows[place] for place in batch]
+            scores = self._score_batch(chosen, [ids_of_texts[place] for place in batch])
+            for place, score in zip(batch, scores, strict=True):
+                results[place] = score
+        return results
+
+    def _score_batch(self, rows: list[Request], ids_of_rows: list[list[int]]) -> list[float]:
+        """The log probability of the given last tokens of each row, and of the end after them."""
+        _, states = read_prompts(self._batcher.model, rows)
+        # A token is predicted by the state before it.
+        counts = [len(ids) + 1 for ids in ids_of_rows]
+        predicting = torch.cat(
+            [of_row[-count:] for of_row, count in zip(states, counts, strict=True)]
+        )  # (N, D)
+        wanted = torch.tensor([token for ids in ids_of_rows for token in (*ids, self._ids.eos_id)])
+        is_first = torch.tensor([place == 0 for count in counts for place in range(count)])
+        scores = torch.cat(
+            [
+                self._log_probabilities(*part)
+                for part in zip(
+                    predicting.split(_SCORED_AT_ONCE),
+                    wanted.to(predicting.device).split(_SCORED_AT_ONCE),
+                    is_first.to(predicting.device).split(_SCORED_AT_ONCE),
+                    strict=True,
+                )
+            ]
+        )
+        return [float(of_row.sum()) for of_row in scores.split(counts)]
+
+    def _log_probabilities(self, states: Tensor, wanted: Tensor, is_first: Tensor) -> Tensor:
+        """Of the wanted tokens (N,), each predicted by a state (N, D)."""
+        logits = self._batcher.model.text.logits(states).float()
+        # As when an answer is written: after its first token, the token that starts an answer is excluded.
+        logits[~is_first, self._ids.answer_id] = -math.inf
+        return logits.log_softmax(dim=-1).gather(1, wanted[:, None]).squeeze(1).double()
+
+
+def _normalised(log_probabilities: dict[str, float]) -> list[ScoredChoice]:
+    total = _log_of_sum(list(log_probabilities.values()))
+    return [ScoredChoice(text, value, math.exp(value - total)) for text, value in log_probabilities.items()]
+
+
+def _log_of_sum(values: Sequence[float]) -> float:
+    """The logarithm of the sum of exponentials."""
+    return float(torch.tensor(values, dtype=torch.float64).logsumexp(dim=0))

@@ -1,0 +1,259 @@
+"""A loaded Moondream2 with all its skills: each image is encoded once, and all prompts are decoded together.
+
+Coordinates are relative to the image, 0 to 1.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from workflow_blocks.image_hash import image_hash
+from workflow_blocks.moondream2.answers import Answer, AnswerDecoder, TextSettings
+from workflow_blocks.moondream2.checkpoint import CONFIG_FILE, load_model, load_tokenizer
+from workflow_blocks.moondream2.choices import ChoiceScorer, ScoredChoice, check_choices
+from workflow_blocks.moondream2.config import Moondream2Config
+from workflow_blocks.moondream2.decoding import Batcher, Request
+from workflow_blocks.moondream2.image_cache import EncodedImageCache
+from workflow_blocks.moondream2.image_crops import Tiling, UInt8Array, distinct_crops, images_to_crops
+from workflow_blocks.moondream2.memory import WorkingMemory
+from workflow_blocks.moondream2.model import Moondream2
+from workflow_blocks.moondream2.objects import (
+    STEPS_PER_OBJECT,
+    STEPS_PER_POINT,
+    DetectedObject,
+    DetectedPoint,
+    ObjectDecoder,
+)
+from workflow_blocks.moondream2.prompt_tokens import Box, Point, Prompts, PromptTokens
+from workflow_blocks.moondream2.rows import EncodedImage, KeyValues
+
+DEFAULT_MAX_OBJECTS = 50
+
+
+class Query(NamedTuple):
+    """The name of an object, and the image to search for it."""
+
+    image: EncodedImage
+    prompt: str
+
+
+class Question(NamedTuple):
+    """A question about an image, or about places in it."""
+
+    image: EncodedImage
+    text: str
+    references: Sequence[Point | Box] = ()
+
+
+class Runtime:
+    """Runs a loaded model. Threads may share it: the only state that calls change is the locked cache."""
+
+    object_decoder_type: type[ObjectDecoder] = ObjectDecoder
+
+    def __init__(
+        self,
+        model: Moondream2,
+        tokenizer: Tokenizer,
+        memory: WorkingMemory | None = None,
+        cache_bytes: int = 0,
+        refine_boxes: bool = False,
+    ) -> None:
+        """Wraps a model that is ready to run.
+
+        Args:
+            model: the model, on its device.
+            tokenizer: its tokenizer.
+            memory: how much memory a call may use; the default suits a small machine.
+            cache_bytes: how much memory encoded images may use between calls.
+            refine_boxes: whether boxes are placed between bins, rather than at the most likely bins.
+        """
+        self.model = model
+        self.tokenizer = tokenizer
+        self.cache = EncodedImageCache(cache_bytes)
+        self._config = model.config
+        self._device = model.text.wte.device
+        self._itemsize = model.text.wte.itemsize
+        self._memory = memory or WorkingMemory()
+        self._prompts = Prompts(model.config, tokenizer)
+        self._batcher = Batcher(model, self._memory)
+        self._objects = self.object_decoder_type(refine_boxes)
+        self._answers = AnswerDecoder(self._batcher, tokenizer)
+        self._choices = ChoiceScorer(self._batcher, tokenizer)
+
+    @classmethod
+    def from_folder(
+        cls,
+        folder: Path,
+        device: torch.device | None = None,
+        dtype: torch.dtype = torch.float32,
+        **options: Any,
+    ) -> "Runtime":
+        """Loads a checkpoint folder; `options` are those of the constructor.
+
+        Raises:
+            CheckpointError, ConfigError: the checkpoint is incomplete or damaged.
+        """
+        config = Moondream2Config.from_file(folder / CONFIG_FILE)
+        tokenizer = load_tokenizer(folder, config)
+        return cls(load_model(folder, config, device or torch.device("cpu"), dtype), tokenizer, **options)
+
+    @property
+    def images_at_once(self) -> int:
+        """How many encoded images the working memory holds."""
+        return self._memory.images_at_once(self._config, self._itemsize)
+
+    @torch.inference_mode()
+    def encode_images(self, images_rgb: Sequence[UInt8Array]) -> list[EncodedImage]:
+        """Encodes uint8 RGB images (H, W, 3), or takes them from the cache."""
+        if not self.cache.max_bytes:
+            return self._encode(images_rgb)
+        keys = [image_hash(image).digest() for image in images_rgb]
+        encoded = {key: kept for key in keys if (kept := self.cache.get(key)) is not None}
+        missing = {key: image for key, image in zip(keys, images_rgb, strict=True) if key not in encoded}
+        for key, image in zip(missing, self._encode(list(missing.values())), strict=True):
+            encoded[key] = image
+            self.cache.put(key, image)
+        return [encoded[key] for key in keys]
+
+    def check_prompts(self, prompts: Sequence[str], max_objects: int = DEFAULT_MAX_OBJECTS) -> None:
+        """Raises as `detect` does, before any image is encoded."""
+        for prompt in prompts:
+            self._object_prompt(self._prompts.detect, prompt, STEPS_PER_OBJECT * max_objects)
+
+    def check_points(self, prompts: Sequence[str], max_objects: int = DEFAULT_MAX_OBJECTS) -> None:
+        """Raises as `point` does, before any image is encoded."""
+        for prompt in prompts:
+            self._object_prompt(self._prompts.point, prompt, STEPS_PER_POINT * max_objects)
+
+    def check_question(
+        self, text: str, references: Sequence[Point | Box] = (), reasoning: bool = False
+    ) -> None:
+        """Raises as `query` does, before any image is encoded."""
+        self._question_prompt(text, references, reasoning)
+
+    def check_caption(self, length: str) -> None:
+        """Raises as `caption` does, before any image is encoded."""
+        self._prompts.caption(length)
+
+    @torch.inference_mode()
+    def detect(
+        self, queries: Sequence[Query], max_objects: int = DEFAULT_MAX_OBJECTS
+    ) -> list[list[DetectedObject]]:
+        """Finds the objects that each query names, at most `max_objects` each, with boxes.
+
+        Raises:
+            PromptError: a prompt is blank or not text.
+            PromptTooLongError: a prompt and its objects would not fit the model's context.
+            SkillError: the model was not made to detect.
+        """
+        steps = STEPS_PER_OBJECT * max_objects
+        requests = self._object_requests(self._prompts.detect, queries, steps)
+        return self._batcher.decode(requests, steps, lambda rows: self._objects.boxes(rows, max_objects))
+
+    @torch.inference_mode()
+    def point(
+        self, queries: Sequence[Query], max_objects: int = DEFAULT_MAX_OBJECTS
+    ) -> list[list[DetectedPoint]]:
+        """Finds the objects that each query names, at most `max_objects` each, as points.
+
+        Raises:
+            PromptError, PromptTooLongError, SkillError: as `detect`.
+        """
+        steps = STEPS_PER_POINT * max_objects
+        requests = self._object_requests(self._prompts.point, queries, steps)
+        return self._batcher.decode(requests, steps, lambda rows: self._objects.points(rows, max_objects))
+
+    @torch.inference_mode()
+    def query(
+        self,
+        questions: Sequence[Question],
+        settings: TextSettings | None = None,
+        reasoning: bool = False,
+    ) -> list[Answer]:
+        """Answers questions, with `reasoning` after thinking about each.
+
+        Raises:
+            PromptError: a question is blank or not text, or a spatial reference is invalid.
+            PromptTooLongError: a question leaves no room for an answer in the model's context.
+            SkillError: the model was not made to answer questions.
+        """
+        requests = [
+            Request(image, self._question_prompt(text, references, reasoning))
+            for image, text, references in questions
+        ]
+        decode = self._answers.reasoned_answers if reasoning else self._answers.answers
+        return decode(requests, settings or TextSettings())
+
+    @torch.inference_mode()
+    def caption(
+        self, images: Sequence[EncodedImage], length: str = "normal", settings: TextSettings | None = None
+    ) -> list[Answer]:
+        """Describes images.
+
+        Raises:
+            PromptError: the length is not `short`, `normal` or `long`.
+            SkillError: the model was not made to write captions of this length.
+        """
+        prompt = self._prompts.caption(length)
+        return self._answers.answers([Request(image, prompt) for image in images], settings or TextSettings())
+
+    @torch.inference_mode()
+    def score_choices(
+        self, questions: Sequence[Question], choices_of_questions: Sequence[Sequence[str]]
+    ) -> list[list[ScoredChoice]]:
+        """Scores given answers to each question, in the order given.
+
+        Raises:
+            PromptError: as `query`, or a question has fewer than two choices, or blank or repeated ones.
+            PromptTooLongError, SkillError: as `query`.
+        """
+        for choices in choices_of_questions:
+            check_choices(choices)
+        requests = [
+            Request(image, self._question_prompt(text, references, reasoning=False))
+            for image, text, references in questions
+        ]
+        return self._choices.score(requests, choices_of_questions)
+
+    def _object_prompt(self, build: Any, name: str, steps: int) -> PromptTokens:
+        prompt: PromptTokens = build(name)
+        self._prompts.check_length(prompt, name, steps)
+        return prompt
+
+    def _object_requests(self, build: Any, queries: Sequence[Query], steps: int) -> list[Request]:
+        names = dict.fromkeys(query.prompt for query in queries)
+        prompts = {name: self._object_prompt(build, name, steps) for name in names}
+        return [Request(image, prompts[name]) for image, name in queries]
+
+    def _question_prompt(self, text: str, references: Sequence[Point | Box], reasoning: bool) -> PromptTokens:
+        prompt = self._prompts.query(text, references, reasoning)
+        self._prompts.check_length(prompt, text, 1)
+        return prompt
+
+    def _encode(self, images_rgb: Sequence[UInt8Array]) -> list[EncodedImage]:
+        crops = images_to_crops(images_rgb, self._config.vision)
+        features = self._encode_crops([distinct_crops(part) for part in crops])
+        return [self._read_image(own, part.tiling) for own, part in zip(features, crops, strict=True)]
+
+    def _encode_crops(self, crops_of_images: list[UInt8Array]) -> list[Tensor]:
+        """Crops (N, S, S, 3) of several images to features (N, P, C) of each."""
+        if not crops_of_images:
+            return []
+        at_once = self._memory.crops_at_once(self._config.vision, self._itemsize, self._device)
+        chunks = torch.from_numpy(np.concatenate(crops_of_images)).split(at_once)
+        features = torch.cat([self.model.vision.encode_crops(chunk.to(self._device)) for chunk in chunks])
+        return list(features.split([len(crops) for crops in crops_of_images]))
+
+    def _read_image(self, features: Tensor, tiling: Tiling) -> EncodedImage:
+        """The features of an image's distinct crops (N, P, C) through the decoder."""
+        if len(features) == 1:
+            features = features.expand(2, -1, -1)
+        image_embeddings = self.model.vision.project(features, tiling)
+        bos = self.model.text.embed(torch.tensor([self._config.tokenizer.bos_id], device=self._device))
+        layers = self.model.text.read_prefix(torch.cat((bos, image_embeddings)).unsqueeze(0))
+        return EncodedImage(tuple(KeyValues.of(heads[0], self._config.text.n_kv_heads) for heads in layers))
