@@ -15,7 +15,7 @@ from benchmarks.packages import DEVICE, LARGE, LARGE_NAME, OBJECTS_PER_PROMPT, r
 from benchmarks.workflows import PROMPTS, core_blocks, our_block
 from workflow_blocks.blocks.common.model_version import demo_model_folder
 from workflow_blocks.inference_host.engine import make_model_manager
-from workflow_blocks.inference_host.model import load_detector
+from workflow_blocks.inference_host.model import load_runtime
 from workflow_blocks.moondream2.runtime import Query
 
 COUNTS = (1, 2, 4, 8, 16)
@@ -25,7 +25,7 @@ OURS, CORE, ONE_BY_ONE = "our block", "core blocks", "runtime, prompt by prompt"
 def measure(model_manager: Any, package: Path, max_objects: int, rounds: int) -> dict[str, list[float]]:
     """Seconds for each of `COUNTS` prompts on one 640 x 480 image."""
     image = drawn_image(480, 640)
-    detector = load_detector(package, DEVICE)
+    detector = load_runtime(package, DEVICE)
 
     def one_by_one(prompts: list[str]) -> None:
         (encoded,) = detector.encode_images([image])

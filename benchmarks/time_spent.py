@@ -24,7 +24,7 @@ from benchmarks.measure import (
 from benchmarks.packages import DEVICE, LARGE, LARGE_NAME, OBJECTS_PER_PROMPT, random_package
 from benchmarks.workflows import PROMPTS
 from workflow_blocks.blocks.common.model_version import demo_model_folder
-from workflow_blocks.inference_host.model import load_detector
+from workflow_blocks.inference_host.model import load_runtime
 from workflow_blocks.moondream2 import detector as runtime
 from workflow_blocks.moondream2.config import Moondream2Config
 from workflow_blocks.moondream2.runtime import Query, Runtime
@@ -98,7 +98,7 @@ def operations(config: Moondream2Config, crops: int, steps: int, prompt_tokens: 
 
 def measure(package: Path, rounds: int) -> dict[str, dict[str, float]]:
     """Seconds, operations and the bytes of weights read, of each stage."""
-    detector = load_detector(package, DEVICE)
+    detector = load_runtime(package, DEVICE)
     image, prompts = drawn_image(480, 640), PROMPTS[:PROMPTS_AT_ONCE]
     timer = StageTimer()
 

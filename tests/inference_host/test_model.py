@@ -9,9 +9,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from inference_models.entities import ImageDimensions
 from inference_models.errors import ModelInputError
 
-from workflow_blocks.inference_host.model import Moondream2Model, _to_detections
+from workflow_blocks.inference_host.model import Moondream2Model
+from workflow_blocks.inference_host.results import to_detections
 from workflow_blocks.moondream2.runtime import Runtime
 
 
@@ -63,7 +65,7 @@ def test_detect_takes_every_form_of_image(model, image_bgr, form):
 
 
 def test_an_empty_result_has_the_shape_of_boxes():
-    found = _to_detections([[], []], height=20, width=30)
+    found = to_detections([[], []], ImageDimensions(20, 30))
 
     assert found.xyxy.shape == (0, 4)
     assert found.class_id.shape == found.confidence.shape == (0,)

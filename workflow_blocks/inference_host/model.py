@@ -1,30 +1,64 @@
-"""The model class that Inference loads from a package and runs (`model_package.py` builds packages)."""
+"""The model class that Inference loads and runs (`model_package.py` builds packages of it)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple, TypeVar
 
-import cv2
-import numpy as np
 import torch
 from inference_models import Detections
+from inference_models.configuration import INFERENCE_MODELS_MOONDREAM2_DEFAULT_MAX_NEW_TOKENS
+from inference_models.entities import ImageDimensions
 from inference_models.errors import ModelInputError
+from inference_models.models.moondream2.moondream2_hf import EncodedImage, Points
 
-from workflow_blocks.moondream2.image_crops import UInt8Array
-from workflow_blocks.moondream2.objects import STEPS_PER_OBJECT, DetectedObject
-from workflow_blocks.moondream2.prompt_tokens import PromptError, SkillError
-from workflow_blocks.moondream2.runtime import DEFAULT_MAX_OBJECTS, Query, Runtime
+from workflow_blocks.inference_host.arguments import (
+    AnyImages,
+    check_classes,
+    encoded_images,
+    input_errors,
+    max_objects,
+    with_references,
+)
+from workflow_blocks.inference_host.images import to_rgb_arrays
+from workflow_blocks.inference_host.results import to_detections, to_points
+from workflow_blocks.moondream2.answers import Answer, TextSettings
+from workflow_blocks.moondream2.choices import ScoredChoice, check_choices
+from workflow_blocks.moondream2.objects import STEPS_PER_OBJECT, STEPS_PER_POINT
+from workflow_blocks.moondream2.prompt_tokens import Box, Point
+from workflow_blocks.moondream2.runtime import Query, Question, Runtime
 from workflow_blocks.moondream2.settings import load_settings
 
-Images = torch.Tensor | list[torch.Tensor] | UInt8Array | list[UInt8Array]
+DEFAULT_MAX_NEW_TOKENS = INFERENCE_MODELS_MOONDREAM2_DEFAULT_MAX_NEW_TOKENS
+
+_Found = TypeVar("_Found")
+
+
+class Sampling(NamedTuple):
+    """How text is drawn: see `TextSettings`. The default takes the most likely token at each step."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+GREEDY = Sampling()
 
 
 class Moondream2Model:
-    """A Moondream2 with the methods that Inference calls. Threads may share it."""
+    """A Moondream2 with the methods of Inference's own class, `MoonDream2HF`. Threads may share it.
 
-    def __init__(self, detector: Runtime) -> None:
-        self._detector = detector
+    It differs from that class on purpose: coordinates are not rounded to whole pixels, boxes and points have
+    real confidences, and text is greedy unless asked otherwise, so that the same input gives the same result.
+    Text is stripped of the blanks around it by `query` and `caption`, and nowhere below them.
+
+    `images` are uint8 arrays (H, W, 3) or tensors (3, H, W), one or a list, or what `encode_images` returned.
+    `input_color_format` is "bgr" or "rgb"; by default arrays are BGR and tensors RGB. Invalid
+    input, and a skill that the model was not made for, raise `ModelInputError` before the model runs.
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
 
     @classmethod
     def from_pretrained(
@@ -36,64 +70,245 @@ class Moondream2Model:
             CheckpointError, ConfigError: the package is incomplete or damaged.
             SettingsError: a `MOONDREAM2_*` variable has an invalid value.
         """
-        return cls(load_detector(Path(model_name_or_path), device or "cpu"))
+        return cls(load_runtime(Path(model_name_or_path), device or "cpu"))
+
+    def encode_images(self, images: AnyImages, input_color_format: str | None = None) -> list[EncodedImage]:
+        """Encodes images, so that several calls can use them; encoded ones are returned as they are."""
+        return [
+            image for chunk in self._encoded_chunks(images, input_color_format, keep=True) for image in chunk
+        ]
 
     def detect(
         self,
-        images: Images,
+        images: AnyImages,
         classes: list[str],
+        max_new_tokens: int | None = DEFAULT_MAX_NEW_TOKENS,
         input_color_format: str | None = None,
-        max_new_tokens: int | None = None,
         **_: Any,
     ) -> list[Detections]:
         """Finds objects of each class in each image.
 
         Args:
-            images: uint8 arrays (H, W, 3) or tensors (3, H, W), one or a list.
+            images: see the class.
             classes: prompts; a detection's class id is an index into them.
-            input_color_format: "bgr" or "rgb"; by default arrays are BGR and tensors RGB.
-            max_new_tokens: each object of a class takes three.
+            max_new_tokens: each object of a class takes three; at most 50 objects of a class are found.
+            input_color_format: see the class.
 
         Returns:
             For each image its boxes (N, 4) in pixels, clipped to the image, with class ids and
             confidences (N,).
-
-        Raises:
-            ModelInputError: there are no images or no classes, an image has another form, or a class is
-                too long for the model's context.
         """
-        arrays = _to_rgb_arrays(images, input_color_format)
-        _check_classes(classes)
-        max_objects = DEFAULT_MAX_OBJECTS
-        if max_new_tokens is not None:
-            max_objects = min(max_objects, max(1, max_new_tokens // STEPS_PER_OBJECT))
-        try:
-            self._detector.check_prompts(classes, max_objects)
-        except (PromptError, SkillError) as error:
-            raise ModelInputError(str(error)) from error
-        results: list[Detections] = []
-        at_once = self._detector.images_at_once
-        for start in range(0, len(arrays), at_once):
-            results += self._detect_together(arrays[start : start + at_once], classes, max_objects)
-        return results
+        most = max_objects(max_new_tokens, STEPS_PER_OBJECT)
+        check_classes(classes)
+        with input_errors():
+            self._runtime.check_prompts(classes, most)
+        return self._find(
+            images,
+            input_color_format,
+            classes,
+            lambda q: self._runtime.detect(q, most),
+            to_detections,
+        )
 
-    def _detect_together(
-        self, images_rgb: list[UInt8Array], classes: list[str], max_objects: int
-    ) -> list[Detections]:
-        encoded = self._detector.encode_images(images_rgb)
-        queries = [Query(image, prompt) for image, prompt in product(encoded, classes)]
-        found = self._detector.detect(queries, max_objects)
+    def point(
+        self,
+        images: AnyImages,
+        classes: list[str],
+        max_new_tokens: int | None = DEFAULT_MAX_NEW_TOKENS,
+        input_color_format: str | None = None,
+        **_: Any,
+    ) -> list[Points]:
+        """Finds objects of each class in each image, as points; the arguments are those of `detect`.
+
+        Returns:
+            For each image its points (N, 2) in pixels, with class ids and confidences (N,). A point takes two
+            tokens.
+        """
+        most = max_objects(max_new_tokens, STEPS_PER_POINT)
+        check_classes(classes)
+        with input_errors():
+            self._runtime.check_points(classes, most)
+        return self._find(
+            images, input_color_format, classes, lambda asked: self._runtime.point(asked, most), to_points
+        )
+
+    def query(
+        self,
+        images: AnyImages,
+        question: str,
+        max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS,
+        input_color_format: str | None = None,
+        *,
+        spatial_refs: Sequence[Point | Box] = (),
+        reasoning: bool = False,
+        sampling: Sampling = GREEDY,
+    ) -> list[str]:
+        """Answers a question about each image.
+
+        Args:
+            images: see the class.
+            question: the question.
+            max_new_tokens: the most tokens of an answer.
+            input_color_format: see the class.
+            spatial_refs: places that the question is about: points (x, y) or boxes (x_min, y_min, x_max,
+                y_max), relative to the image, 0 to 1.
+            reasoning: whether the model thinks before it answers; its thoughts are not returned here.
+            sampling: how text is drawn; greedy by default.
+
+        Returns:
+            An answer for each image, without blanks around it.
+        """
+        answers = self.answer(
+            images,
+            [question],
+            max_new_tokens,
+            input_color_format,
+            spatial_refs=[spatial_refs],
+            reasoning=reasoning,
+            sampling=sampling,
+        )
+        return [answer.text.strip() for (answer,) in answers]
+
+    def answer(
+        self,
+        images: AnyImages,
+        questions: Sequence[str],
+        max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS,
+        input_color_format: str | None = None,
+        *,
+        spatial_refs: Sequence[Sequence[Point | Box]] | None = None,
+        reasoning: bool = False,
+        sampling: Sampling = GREEDY,
+    ) -> list[list[Answer]]:
+        """Answers several questions about each image together; `spatial_refs` has a list for each question.
+
+        Returns:
+            For each image the answer to each question, with the probabilities of its tokens.
+        """
+        asked = with_references(questions, spatial_refs)
+        with input_errors():
+            settings = TextSettings(max_new_tokens, *sampling)
+            for text, references in asked:
+                self._runtime.check_question(text, references, reasoning)
+        return self._ask(
+            images, input_color_format, asked, lambda q: self._runtime.query(q, settings, reasoning)
+        )
+
+    def classify(
+        self,
+        images: AnyImages,
+        questions: Sequence[str],
+        classes: Sequence[Sequence[str]],
+        input_color_format: str | None = None,
+        *,
+        spatial_refs: Sequence[Sequence[Point | Box]] | None = None,
+    ) -> list[list[list[ScoredChoice]]]:
+        """Scores given answers (`classes` of each question) rather than writing one.
+
+        Returns:
+            For each image and question its classes, in the order given, with their probabilities.
+        """
+        asked = with_references(questions, spatial_refs)
+        if len(classes) != len(asked):
+            raise ModelInputError(f"{len(classes)} lists of classes are given for {len(asked)} questions")
+        with input_errors():
+            for text, references in asked:
+                self._runtime.check_question(text, references)
+            for of_question in classes:
+                check_choices(of_question)
+
+        def score(questions: Sequence[Question]) -> list[list[ScoredChoice]]:
+            return self._runtime.score_choices(questions, list(classes) * (len(questions) // len(classes)))
+
+        return self._ask(images, input_color_format, asked, score)
+
+    def caption(
+        self,
+        images: AnyImages,
+        length: Literal["normal", "short", "long"] = "normal",
+        max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS,
+        input_color_format: str | None = None,
+        *,
+        sampling: Sampling = GREEDY,
+    ) -> list[str]:
+        """Describes each image in a text of the given length, without blanks around it."""
+        answers = self.describe(images, length, max_new_tokens, input_color_format, sampling=sampling)
+        return [answer.text.strip() for answer in answers]
+
+    def describe(
+        self,
+        images: AnyImages,
+        length: Literal["normal", "short", "long"] = "normal",
+        max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS,
+        input_color_format: str | None = None,
+        *,
+        sampling: Sampling = GREEDY,
+    ) -> list[Answer]:
+        """Like `caption`, with the probabilities of the tokens."""
+        with input_errors():
+            settings = TextSettings(max_new_tokens, *sampling)
+            self._runtime.check_caption(length)
         return [
-            _to_detections(found[i * len(classes) : (i + 1) * len(classes)], *image.shape[:2])
-            for i, image in enumerate(images_rgb)
+            answer
+            for chunk in self._encoded_chunks(images, input_color_format)
+            for answer in self._runtime.caption(_own(chunk), length, settings)
         ]
 
+    def _find(
+        self,
+        images: AnyImages,
+        color_format: str | None,
+        classes: list[str],
+        find: Callable[[list[Query]], list[list[Any]]],
+        to_result: Callable[[list[list[Any]], ImageDimensions], _Found],
+    ) -> list[_Found]:
+        """What `find` finds of all classes in each image, as one result for each image."""
+        results = []
+        for chunk in self._encoded_chunks(images, color_format):
+            found = find([Query(image, name) for image, name in product(_own(chunk), classes)])
+            of_images = _split(found, len(classes))
+            results += [
+                to_result(of_classes, image.image_dimensions)
+                for of_classes, image in zip(of_images, chunk, strict=True)
+            ]
+        return results
 
-def load_detector(folder: Path, default_device: str | torch.device) -> Runtime:
+    def _ask(
+        self,
+        images: AnyImages,
+        color_format: str | None,
+        asked: Sequence[tuple[str, Sequence[Point | Box]]],
+        answer: Callable[[list[Question]], list[_Found]],
+    ) -> list[list[_Found]]:
+        """The answers to all questions about each image."""
+        results = []
+        for chunk in self._encoded_chunks(images, color_format):
+            questions = [Question(image, *words) for image, words in product(_own(chunk), asked)]
+            results += _split(answer(questions), len(asked))
+        return results
+
+    def _encoded_chunks(
+        self, images: AnyImages, color_format: str | None, keep: bool = False
+    ) -> Iterator[list[EncodedImage]]:
+        """Encoded images, as many at a time as the working memory holds, or all if the caller keeps them."""
+        if encoded := encoded_images(images):
+            yield encoded
+            return
+        arrays = to_rgb_arrays(images, color_format)
+        at_once = len(arrays) if keep else self._runtime.images_at_once
+        for start in range(0, len(arrays), at_once):
+            chunk = arrays[start : start + at_once]
+            yield [
+                EncodedImage(own, ImageDimensions(*array.shape[:2]))
+                for own, array in zip(self._runtime.encode_images(chunk), chunk, strict=True)
+            ]
+
+
+def load_runtime(folder: Path, default_device: str | torch.device) -> Runtime:
     """Loads a checkpoint folder with the settings applied; raises as `Moondream2Model.from_pretrained`."""
     settings = load_settings()
     device = settings.device_or(default_device)
-    detector = Runtime.from_folder(
+    runtime = Runtime.from_folder(
         folder,
         device,
         settings.dtype_on(device),
@@ -102,54 +317,15 @@ def load_detector(folder: Path, default_device: str | torch.device) -> Runtime:
         refine_boxes=settings.refine_boxes,
     )
     if settings.compile:
-        detector.model.compile_blocks()
-    return detector
+        runtime.model.compile_blocks()
+    return runtime
 
 
-def _to_rgb_arrays(images: Images, color_format: str | None) -> list[UInt8Array]:
-    """Checks images of every form that Inference passes, and converts them to RGB arrays (H, W, 3)."""
-    is_one = not isinstance(images, (list, tuple)) and images.ndim == 3
-    given: list[Any] = [images] if is_one else list(images)
-    if not given:
-        raise ModelInputError("no images; give at least one")
-    if color_format not in (None, "bgr", "rgb"):
-        raise ModelInputError(f"input_color_format is {color_format!r}; give 'bgr' or 'rgb'")
-    return [_to_rgb_array(image, color_format) for image in given]
+def _own(images: Sequence[EncodedImage]) -> list[Any]:
+    """The images as the runtime encoded them."""
+    return [image.moondream_encoded_image for image in images]
 
 
-def _to_rgb_array(image: Any, color_format: str | None) -> UInt8Array:
-    array, form = image, "array (H, W, 3)"
-    if isinstance(image, torch.Tensor):
-        array, form = image.movedim(0, -1).cpu().numpy() if image.ndim == 3 else None, "tensor (3, H, W)"
-    if (
-        not isinstance(array, np.ndarray)
-        or array.ndim != 3
-        or array.shape[2] != 3
-        or array.dtype != np.uint8
-        or array.size == 0
-    ):
-        found = f"{image.dtype} {tuple(image.shape)}" if hasattr(image, "shape") else type(image).__name__
-        raise ModelInputError(f"an image is {found}; give a uint8 {form} with H and W at least 1")
-    if (color_format or ("rgb" if isinstance(image, torch.Tensor) else "bgr")) == "bgr":
-        return np.asarray(cv2.cvtColor(array, cv2.COLOR_BGR2RGB), np.uint8)
-    return np.ascontiguousarray(array)
-
-
-def _check_classes(classes: Sequence[str]) -> None:
-    if isinstance(classes, str) or not classes:
-        raise ModelInputError(f"classes is {classes!r}; give a list of at least one prompt")
-    for prompt in classes:
-        if not isinstance(prompt, str) or not prompt.strip():
-            raise ModelInputError(f"classes holds {prompt!r}; a prompt must be a string that is not blank")
-
-
-def _to_detections(found: list[list[DetectedObject]], height: int, width: int) -> Detections:
-    """The objects of all classes as one set of boxes in pixels."""
-    objects = [(class_id, item) for class_id, items in enumerate(found) for item in items]
-    relative = torch.tensor([(o.x_min, o.y_min, o.x_max, o.y_max) for _, o in objects]).reshape(-1, 4)
-    scale = torch.tensor([width, height, width, height], dtype=torch.float32)
-    return Detections(
-        xyxy=relative.clamp(0, 1) * scale,
-        class_id=torch.tensor([class_id for class_id, _ in objects], dtype=torch.int64),
-        confidence=torch.tensor([o.confidence for _, o in objects], dtype=torch.float32),
-    )
+def _split(items: list[_Found], length: int) -> list[list[_Found]]:
+    """Lists of equal length, in order."""
+    return [items[start : start + length] for start in range(0, len(items), length)]

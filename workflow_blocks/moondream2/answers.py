@@ -22,6 +22,10 @@ from workflow_blocks.moondream2.region import choose_coordinates
 _EXPECTED_TOKENS = 64
 
 
+class TextSettingsError(ValueError):
+    """A setting of how text is decoded is out of its range; the message names it."""
+
+
 @dataclass(frozen=True)
 class TextSettings:
     """How text is decoded.
@@ -33,7 +37,7 @@ class TextSettings:
         seed: of the random draws; the same seed gives the same text, however questions are grouped.
 
     Raises:
-        ValueError: a value is out of its range.
+        TextSettingsError: a value is out of its range.
     """
 
     max_tokens: int = 700
@@ -43,11 +47,13 @@ class TextSettings:
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
-            raise ValueError(f"max_tokens is {self.max_tokens}; give at least 1")
+            raise TextSettingsError(f"max_tokens is {self.max_tokens}; give at least 1")
         if not (self.temperature >= 0 and math.isfinite(self.temperature)):
-            raise ValueError(f"temperature is {self.temperature}; give 0 (greedy) or a positive number")
+            raise TextSettingsError(
+                f"temperature is {self.temperature}; give 0 (greedy) or a positive number"
+            )
         if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p is {self.top_p}; give a number above 0, at most 1")
+            raise TextSettingsError(f"top_p is {self.top_p}; give a number above 0, at most 1")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,63 @@
+"""Checks the arguments of the model class, before the model runs."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeAlias
+
+from inference_models.errors import ModelInputError
+from inference_models.models.moondream2.moondream2_hf import EncodedImage
+
+from workflow_blocks.inference_host.images import Images
+from workflow_blocks.moondream2.answers import TextSettingsError
+from workflow_blocks.moondream2.prompt_tokens import Box, Point, PromptError, SkillError
+from workflow_blocks.moondream2.runtime import DEFAULT_MAX_OBJECTS
+
+AnyImages: TypeAlias = "Images | EncodedImage | list[EncodedImage]"
+
+
+@contextmanager
+def input_errors() -> Iterator[None]:
+    """Errors of the runtime about input, as Inference knows them."""
+    try:
+        yield
+    except (PromptError, SkillError, TextSettingsError) as error:
+        raise ModelInputError(str(error)) from error
+
+
+def max_objects(max_new_tokens: int | None, steps_per_object: int) -> int:
+    if max_new_tokens is None:
+        return DEFAULT_MAX_OBJECTS
+    return min(DEFAULT_MAX_OBJECTS, max(1, max_new_tokens // steps_per_object))
+
+
+def check_classes(classes: Sequence[str]) -> None:
+    if isinstance(classes, str) or not classes:
+        raise ModelInputError(f"classes is {classes!r}; give a list of at least one prompt")
+    for prompt in classes:
+        if not isinstance(prompt, str) or not prompt.strip():
+            raise ModelInputError(f"classes holds {prompt!r}; a prompt must be a string that is not blank")
+
+
+def with_references(
+    questions: Sequence[str], spatial_refs: Sequence[Sequence[Point | Box]] | None
+) -> list[tuple[str, Sequence[Point | Box]]]:
+    """Each question with its places."""
+    if isinstance(questions, str) or not questions:
+        raise ModelInputError(f"questions is {questions!r}; give a list of at least one question")
+    references = [()] * len(questions) if spatial_refs is None else list(spatial_refs)
+    if len(references) != len(questions):
+        raise ModelInputError(
+            f"{len(references)} lists of spatial references are given for {len(questions)} questions"
+        )
+    return list(zip(questions, references, strict=True))
+
+
+def encoded_images(images: AnyImages) -> list[EncodedImage]:
+    """The images if they are encoded ones; else nothing."""
+    if isinstance(images, EncodedImage):
+        return [images]
+    if isinstance(images, (list, tuple)) and any(isinstance(image, EncodedImage) for image in images):
+        if not all(isinstance(image, EncodedImage) for image in images):
+            raise ModelInputError("images holds encoded images and others; give images of one form")
+        return list(images)
+    return []
