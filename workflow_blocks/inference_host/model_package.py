@@ -19,6 +19,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from inference_models.models.auto_loaders.entities import MODEL_CONFIG_FILE_NAME
 
 from workflow_blocks.moondream2.checkpoint import (
     CONFIG_FILE,
@@ -38,7 +39,6 @@ RELEASED_TOKENIZER = "moondream/starmie-v1"
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
-MODEL_CONFIG_FILE = "model_config.json"
 _MODULE_FILE = "model.py"
 
 # Inference picks its Moondream2 adapter by the first two, and loads the class from the module.
@@ -186,4 +186,4 @@ def _download(hub_id: str, revision: str | None, patterns: list[str]) -> Path:
 def write_package_files(folder: Path) -> None:
     """Writes, beside a checkpoint's files, the two that make it a package."""
     (folder / _MODULE_FILE).write_text(_MODULE)
-    (folder / MODEL_CONFIG_FILE).write_text(json.dumps(_MODEL_CONFIG, indent=2) + "\n")
+    (folder / MODEL_CONFIG_FILE_NAME).write_text(json.dumps(_MODEL_CONFIG, indent=2) + "\n")

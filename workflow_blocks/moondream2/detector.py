@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from workflow_blocks.moondream2.checkpoint import CONFIG_FILE, load_model, load_tokenizer
-from workflow_blocks.moondream2.config import Moondream2Config
+from workflow_blocks.moondream2.config import MAX_OBJECTS, STEPS_PER_OBJECT, Moondream2Config
 from workflow_blocks.moondream2.image_cache import EncodedImageCache, content_key
 from workflow_blocks.moondream2.image_crops import Tiling, UInt8Array, distinct_crops, images_to_crops
 from workflow_blocks.moondream2.memory import WorkingMemory
@@ -24,9 +24,6 @@ from workflow_blocks.moondream2.model import Moondream2
 from workflow_blocks.moondream2.region import Choice, choose_coordinates, choose_sizes, probability_near
 from workflow_blocks.moondream2.rows import EncodedImage, KeyValues, Rows
 
-DEFAULT_MAX_OBJECTS = 50
-# Decoder steps that make one object: x, y, size.
-STEPS_PER_OBJECT = 3
 # How far from the most likely bin those lie that a refined box counts in.
 _REFINED_BINS = 32
 
@@ -131,15 +128,13 @@ class Detector:
             self.cache.put(key, image)
         return [encoded[key] for key in keys]
 
-    def check_prompts(self, prompts: Sequence[str], max_objects: int = DEFAULT_MAX_OBJECTS) -> None:
+    def check_prompts(self, prompts: Sequence[str], max_objects: int = MAX_OBJECTS) -> None:
         """Raises `PromptTooLongError` if a prompt and its objects would not fit the model's context."""
         for prompt in prompts:
             self._prompt_tokens(prompt, max_objects)
 
     @torch.inference_mode()
-    def detect(
-        self, queries: Sequence[Query], max_objects: int = DEFAULT_MAX_OBJECTS
-    ) -> list[list[DetectedObject]]:
+    def detect(self, queries: Sequence[Query], max_objects: int = MAX_OBJECTS) -> list[list[DetectedObject]]:
         """Finds what each query names, at most `max_objects` each.
 
         Raises:

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 class RemoteRefusedError(Exception):
-    """The other server rejects the request (HTTP 400, 404, 413 or 422); the message is the server's reason."""
+    """The other server rejects the request (HTTP 400, 404, 413 or 422); the message is its reason."""
 
 
 class _Retry(Retry):
