@@ -11,9 +11,8 @@ import torch
 from inference_models import Detections
 from inference_models.errors import ModelInputError
 
+from workflow_blocks.moondream2.config import MAX_OBJECTS, STEPS_PER_OBJECT
 from workflow_blocks.moondream2.detector import (
-    DEFAULT_MAX_OBJECTS,
-    STEPS_PER_OBJECT,
     DetectedObject,
     Detector,
     PromptTooLongError,
@@ -69,7 +68,7 @@ class Moondream2Model:
         """
         arrays = _to_rgb_arrays(images, input_color_format)
         _check_classes(classes)
-        max_objects = DEFAULT_MAX_OBJECTS
+        max_objects = MAX_OBJECTS
         if max_new_tokens is not None:
             max_objects = min(max_objects, max(1, max_new_tokens // STEPS_PER_OBJECT))
         try:

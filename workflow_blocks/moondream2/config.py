@@ -5,6 +5,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
+# The most objects that are looked for with one prompt, and the decoder steps for each: x, y, size.
+MAX_OBJECTS = 50
+STEPS_PER_OBJECT = 3
+
 TokenId = Annotated[int, Field(ge=0)]
 
 

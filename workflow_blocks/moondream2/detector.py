@@ -17,7 +17,7 @@ from torch import Tensor
 
 from workflow_blocks.image_hash import image_hash
 from workflow_blocks.moondream2.checkpoint import CONFIG_FILE, load_model, load_tokenizer
-from workflow_blocks.moondream2.config import Moondream2Config
+from workflow_blocks.moondream2.config import MAX_OBJECTS, STEPS_PER_OBJECT, Moondream2Config
 from workflow_blocks.moondream2.image_cache import EncodedImageCache
 from workflow_blocks.moondream2.image_crops import Tiling, UInt8Array, distinct_crops, images_to_crops
 from workflow_blocks.moondream2.memory import WorkingMemory
@@ -25,9 +25,6 @@ from workflow_blocks.moondream2.model import Moondream2
 from workflow_blocks.moondream2.region import Choice, choose_coordinates, choose_sizes, probability_near
 from workflow_blocks.moondream2.rows import EncodedImage, KeyValues, Rows
 
-DEFAULT_MAX_OBJECTS = 50
-# Decoder steps that make one object: x, y, size.
-STEPS_PER_OBJECT = 3
 # A refined box averages the bins that are at most this far from the most likely one.
 _REFINED_BINS = 32
 
@@ -129,15 +126,13 @@ class Detector:
             self.cache.put(key, image)
         return [encoded[key] for key in keys]
 
-    def check_prompts(self, prompts: Sequence[str], max_objects: int = DEFAULT_MAX_OBJECTS) -> None:
+    def check_prompts(self, prompts: Sequence[str], max_objects: int = MAX_OBJECTS) -> None:
         """Raises `PromptTooLongError` if a prompt and its objects would not fit the model's context."""
         for prompt in prompts:
             self._prompt_tokens(prompt, max_objects)
 
     @torch.inference_mode()
-    def detect(
-        self, queries: Sequence[Query], max_objects: int = DEFAULT_MAX_OBJECTS
-    ) -> list[list[DetectedObject]]:
+    def detect(self, queries: Sequence[Query], max_objects: int = MAX_OBJECTS) -> list[list[DetectedObject]]:
         """Finds the objects that each query names, at most `max_objects` each.
 
         Raises:
