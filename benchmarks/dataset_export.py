@@ -13,14 +13,15 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.measure import console, draw
-from workflow_blocks.datasets.dataset import FORMATS, Dataset
+from workflow_blocks.datasets.dataset import Dataset
+from workflow_blocks.datasets.formats import FORMATS, DatasetFormatName
 
 WINDOW = 50
 BOXES = [(1.5, 2.0, 20.0, 30.25), (5.0, 5.0, 60.0, 50.0), (0.0, 10.5, 9.0, 63.0)]
 NAMES = ["person", "car", "dog"]
 
 
-def measure(folder: Path, format: str, n_images: int) -> list[float]:
+def measure(folder: Path, format: DatasetFormatName, n_images: int) -> list[float]:
     """Milliseconds of each image of 64 x 64 with three boxes, added as the block does it."""
     milliseconds = []
     image = np.zeros((64, 64, 3), np.uint8)

@@ -28,7 +28,7 @@ from workflow_blocks.running.definitions import read_definition
 from workflow_blocks.running.files import SAMPLE_IMAGES
 
 FOLDER = Path("docs/gallery")
-HEIGHT, GAP, JPEG_QUALITY = 300, 8, 80
+HEIGHT, GAP, JPEG_QUALITY = 360, 8, 85
 PROMPTS = ["red circle", "blue star", "square"]
 
 
@@ -61,7 +61,8 @@ def count_by_prompt() -> list[UInt8Array]:
 
 def redact_by_prompt() -> list[UInt8Array]:
     (image,) = samples("gradient")
-    return [image, run("redact_by_prompt", image=image, prompts="red circle")[0]["redacted"].numpy_image]
+    results = run("redact_by_prompt", image=image, prompts="red circle", pixel_size=24)
+    return [image, results[0]["redacted"].numpy_image]
 
 
 def crop_and_prompt_again() -> list[UInt8Array]:
@@ -74,9 +75,9 @@ def crop_and_prompt_again() -> list[UInt8Array]:
 def tiled_small_objects() -> list[UInt8Array]:
     """Without tiles, and with them."""
     options = SceneOptions(
-        min_short_side=800, max_short_side=800, min_object_size=0.05, max_object_size=0.08, max_objects=8
+        min_short_side=800, max_short_side=800, min_object_size=0.05, max_object_size=0.09, max_objects=10
     )
-    image = np.ascontiguousarray(draw_scene(4_000_101, options).image[..., ::-1])
+    image = np.ascontiguousarray(draw_scene(4_000_143, options).image[..., ::-1])
     names = ("detect_and_visualize", "tiled_small_objects")
     return [picture(name, image, prompts=["shape"]) for name in names]
 
@@ -93,8 +94,11 @@ def label_a_dataset() -> list[UInt8Array]:
         pictures = []
         for _, image, detections in dataset:
             labels = [dataset.classes[class_id] for class_id in detections.class_id]
-            boxed = sv.BoxAnnotator().annotate(image.copy(), detections)
-            pictures.append(sv.LabelAnnotator().annotate(boxed, detections, labels))
+            boxed = sv.BoxAnnotator(thickness=3).annotate(image.copy(), detections)
+            annotator = sv.LabelAnnotator(
+                text_color=sv.Color.BLACK, text_scale=0.7, text_padding=5, smart_position=True
+            )
+            pictures.append(annotator.annotate(boxed, detections, labels))
         return pictures
 
 
@@ -121,7 +125,7 @@ def alert_when_present() -> list[UInt8Array]:
 
 
 def track_and_count_video() -> list[UInt8Array]:
-    """Three frames of the sample video."""
+    """The sample video before and after the objects cross the line."""
     from inference import InferencePipeline
 
     frames: list[UInt8Array] = []
@@ -132,7 +136,7 @@ def track_and_count_video() -> list[UInt8Array]:
     )
     pipeline.start(use_main_thread=True)
     pipeline.join()
-    return [frames[index] for index in (4, N_FRAMES // 2 + 2, N_FRAMES - 2)]
+    return [frames[index] for index in (4, N_FRAMES - 2)]
 
 
 def prompts_per_image() -> list[UInt8Array]:

@@ -10,20 +10,23 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "workflow_blocks"
 
-# Which folders of the package each folder may import. A block may also import `blocks/common`.
+# Which folders of the package each folder may import. A block may also import `blocks/common`; of the runtime
+# it may import only the sizes and limits, which do without torch.
 MAY_IMPORT = {
-    "__init__.py": {"blocks"},
-    "__main__.py": {"commands"},
+    "__init__": {"blocks"},
+    "__main__": {"commands"},
     "commands": {"running", "blocks", "inference_host", "moondream2", "datasets"},
     "running": {"blocks", "inference_host", "moondream2", "datasets"},
-    "blocks": {"datasets"},
+    "blocks": {"moondream2", "datasets"},
     "inference_host": {"moondream2"},
     "moondream2": set(),
     "datasets": set(),
     "demo_model": {"inference_host"},
 }
+# Modules beside the folders: every folder may import them, and they import nothing of the package.
+HELPERS = {path.stem for path in PACKAGE.glob("*.py")} - MAY_IMPORT.keys()
 # These know nothing of Inference.
-WITHOUT_INFERENCE = ("moondream2", "datasets")
+WITHOUT_INFERENCE = {"moondream2", "datasets"} | HELPERS
 INFERENCE = re.compile(r"inference(_\w+)?|roboflow_workflows")
 # Packages built by earlier releases name this module as the place of the model class.
 EXCEPTION = ("moondream2/inference_model.py", "workflow_blocks.inference_host.model")
@@ -49,14 +52,16 @@ def imports_of(file: Path) -> Iterator[str]:
 def is_allowed(file: Path, module: str) -> bool:
     if (str(file), module) == EXCEPTION:
         return True
-    folder = file.parts[0]
-    target = module.split(".")
-    if target[0] != "workflow_blocks":
-        return folder not in WITHOUT_INFERENCE or not INFERENCE.fullmatch(target[0])
-    target_folder = target[1] if len(target) > 1 else "__init__.py"
+    folder = file.parts[0].removesuffix(".py")
+    package, *target = module.split(".")
+    if package != "workflow_blocks":
+        return folder not in WITHOUT_INFERENCE or not INFERENCE.fullmatch(package)
+    target_folder = target[0] if target else "__init__"
     if folder == target_folder == "blocks":
-        return target[2:3] in ([file.parts[1]], ["common"])
-    return target_folder == folder or target_folder in MAY_IMPORT[folder]
+        return target[1:2] in ([file.parts[1]], ["common"])
+    if (folder, target_folder) == ("blocks", "moondream2"):
+        return target[1:] == ["config"]
+    return target_folder == folder or target_folder in MAY_IMPORT.get(folder, set()) | HELPERS
 
 
 @pytest.mark.parametrize("file", FILES, ids=str)

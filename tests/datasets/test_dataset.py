@@ -17,7 +17,8 @@ import supervision as sv
 from pycocotools.coco import COCO
 
 from workflow_blocks.datasets import atomic_files, coco_file
-from workflow_blocks.datasets.dataset import FORMATS, Dataset, _content_of, split_of
+from workflow_blocks.datasets.dataset import Dataset, _content_of, split_of
+from workflow_blocks.datasets.formats import FORMATS
 from workflow_blocks.datasets.records import DatasetError
 
 FORK = multiprocessing.get_context("fork")

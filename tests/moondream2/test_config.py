@@ -28,7 +28,7 @@ def test_defaults_are_the_released_model():
         pytest.param({"config": {}}, id="empty config"),
         pytest.param({"config": {"text": {}, "vision": {"enc_dim": 1152}}}, id="some keys"),
         pytest.param(
-            {"config": {"text": {"n_kv_heads": None}, "tokenizer": {"templates": {"caption": None}}}},
+            {"config": {"text": {"n_kv_heads": None}, "tokenizer": {"size_id": None, "templates": {}}}},
             id="nulls",
         ),
         pytest.param(
@@ -59,7 +59,14 @@ def test_from_file_reads_every_size(golden_folder):
         pytest.param({"vision": {"overlap_margin": 14}}, "overlap_margin", id="margin too wide"),
         pytest.param({"vision": {"in_channels": 1}}, "in_channels", id="grey model"),
         pytest.param({"region": {"dim": 64}}, "widths must be equal", id="widths differ"),
-        pytest.param({"text": {"vocab_size": 100}}, "vocabulary of 100", id="token outside the vocabulary"),
+        pytest.param(
+            {
+                "text": {"vocab_size": 100},
+                "tokenizer": {"templates": {"detect": {"prefix": [1, 100], "suffix": [3]}}},
+            },
+            "vocabulary of 100",
+            id="token outside the vocabulary",
+        ),
         pytest.param({"text": {"max_context": 700}}, "max_context", id="context too short"),
     ],
 )
@@ -93,3 +100,14 @@ def test_sizes_cannot_change():
 def test_grouped_heads_must_divide():
     with pytest.raises(ValidationError, match="n_kv_heads"):
         TextConfig(n_heads=32, n_kv_heads=5)
+
+
+@pytest.mark.parametrize("templates", [{"query": None}, {"caption": {"short": None}}])
+def test_a_template_that_is_null_stays_null(tmp_path, templates):
+    config = Moondream2Config.from_file(write_config(tmp_path, {"tokenizer": {"templates": templates}}))
+
+    found = config.tokenizer.templates
+    assert found.detect == Moondream2Config().tokenizer.templates.detect
+    assert (found.query is None) == ("query" in templates)
+    assert (found.caption.short is None) == ("caption" in templates)
+    assert found.caption.long is not None

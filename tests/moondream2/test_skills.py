@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import re
 import shutil
 
 import numpy as np
@@ -10,10 +11,10 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from workflow_blocks.moondream2.answers import TextSettings
+from workflow_blocks.moondream2.answers import TextSettings, TextSettingsError
 from workflow_blocks.moondream2.decoding import Request
 from workflow_blocks.moondream2.memory import WorkingMemory
-from workflow_blocks.moondream2.prompt_tokens import Prompts
+from workflow_blocks.moondream2.prompt_tokens import PromptError, Prompts, PromptTooLongError, SkillError
 from workflow_blocks.moondream2.runtime import Query, Question, Runtime
 
 MOST_TOKENS = 40
@@ -153,3 +154,107 @@ def test_texts_are_the_same_when_memory_is_short(runtime, text_folder, expected,
 
     for answer, case in zip(answers, cases, strict=True):
         assert_answer(answer, case, "answer")
+
+
+@pytest.mark.parametrize(
+    ("ask", "skill"),
+    [
+        (lambda runtime, image: runtime.query([Question(image, "what?")]), "answer questions"),
+        (lambda runtime, image: runtime.caption([image], "short"), "write short captions"),
+        (lambda runtime, image: runtime.score_choices([Question(image, "?")], [["a", "b"]]), "answer"),
+    ],
+    ids=["query", "caption", "choices"],
+)
+def test_a_model_without_a_template_lacks_the_skill(golden_detector, ask, skill):
+    (image,) = golden_detector.encode_images([np.zeros((20, 20, 3), np.uint8)])
+
+    with pytest.raises(SkillError, match=f"this model was not made to {skill}"):
+        ask(golden_detector, image)
+
+
+def test_a_small_model_without_templates_of_its_own_lacks_the_skills(demo_detector):
+    (image,) = demo_detector.encode_images([np.zeros((20, 20, 3), np.uint8)])
+
+    with pytest.raises(SkillError, match="this model was not made to point"):
+        demo_detector.point([Query(image, "circle")])
+
+
+@pytest.mark.parametrize(
+    ("question", "references", "problem"),
+    [
+        pytest.param(" ", (), "' '; give a string that is not blank", id="blank"),
+        pytest.param(7, (), "is 7; give a string", id="no string"),
+        pytest.param("\ud800", (), "half of a surrogate pair", id="no Unicode"),
+        pytest.param("what?", [(0.1, 0.2, 0.3)], "give a point", id="three numbers"),
+        pytest.param("what?", [(0.1, math.nan)], "from 0 to 1", id="not a number"),
+        pytest.param("what?", [(0.1, 1.2)], "from 0 to 1", id="outside"),
+        pytest.param("what?", [(True, 0.2)], "from 0 to 1", id="boolean"),
+        pytest.param("what?", [(0.5, 0.2, 0.4, 0.6)], "x_min < x_max", id="corners the wrong way round"),
+        pytest.param("what?", ["ab"], "give a point", id="a string"),
+        pytest.param("what?", [(0.1, 0.2)] * 33, "at most 32", id="too many"),
+    ],
+)
+def test_questions_that_cannot_be_asked(runtime, encoded, question, references, problem):
+    image = next(iter(encoded.values()))
+
+    with pytest.raises(PromptError, match=re.escape(problem)):
+        runtime.query([Question(image, question, references)])
+
+
+def test_a_question_that_leaves_no_room_for_an_answer(runtime, encoded):
+    with pytest.raises(PromptTooLongError, match="tokens; at most 1317 fit"):
+        runtime.query([Question(next(iter(encoded.values())), "x" * 5000)])
+
+
+@pytest.mark.parametrize(
+    ("choices", "problem"),
+    [
+        ([], "give at least two"),
+        (["one"], "give at least two"),
+        ("yes", "give at least two"),
+        (["a", " a"], "more than once"),
+        (["a", " "], "not blank"),
+        (["a", 1], "not blank"),
+        ([str(number) for number in range(300)], "at most 256"),
+    ],
+)
+def test_choices_that_cannot_be_scored(runtime, encoded, choices, problem):
+    with pytest.raises(PromptError, match=problem):
+        runtime.score_choices([Question(next(iter(encoded.values())), "what?")], [choices])
+
+
+def test_sampled_texts_depend_on_the_seed_and_not_on_the_grouping(runtime, encoded):
+    images = list(encoded.values())[:4]
+    questions = [Question(image, text) for image in images for text in ("what is red?", "x")]
+
+    def texts(seed, groups):
+        settings = TextSettings(max_tokens=12, temperature=1.0, top_p=0.9, seed=seed)
+        return [answer.text for group in groups for answer in runtime.query(group, settings)]
+
+    together = texts(1, [questions])
+    assert together == texts(1, [[question] for question in questions])
+    assert together != texts(2, [questions])
+    assert together != [answer.text for answer in runtime.query(questions, TextSettings(max_tokens=12))]
+
+
+def test_a_tiny_top_p_is_greedy(runtime, encoded):
+    questions = [Question(image, "what is red?") for image in encoded.values()]
+    sampled = runtime.query(questions, TextSettings(max_tokens=12, temperature=2.0, top_p=1e-6))
+
+    greedy = runtime.query(questions, TextSettings(max_tokens=12))
+
+    assert [answer.token_ids for answer in sampled] == [answer.token_ids for answer in greedy]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"max_tokens": 0}, {"temperature": -1}, {"temperature": math.inf}, {"top_p": 0}, {"top_p": 1.1}],
+)
+def test_settings_out_of_range_are_refused(values):
+    with pytest.raises(TextSettingsError, match=f"{next(iter(values))} is "):
+        TextSettings(**values)
+
+
+def test_no_questions_give_no_answers(runtime):
+    assert runtime.query([]) == []
+    assert runtime.score_choices([], []) == []

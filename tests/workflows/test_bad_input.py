@@ -22,10 +22,12 @@ def image():
 @pytest.mark.parametrize(
     ("fields", "problem"),
     [
-        pytest.param({"prompts": ""}, "`prompts` holds '', which is blank", id="empty prompt"),
-        pytest.param({"prompts": []}, "`prompts` is an empty list", id="no prompts"),
+        pytest.param({"prompts": ""}, "`prompts` is ''; give a prompt", id="empty prompt"),
+        pytest.param({"prompts": []}, "`prompts` is []; give a prompt", id="no prompts"),
         pytest.param({"prompts": ["dog", 7]}, "`prompts` holds 7", id="a number"),
-        pytest.param({"prompts": ["dog"] * 2 + [str(i) for i in range(70)]}, "at most 64", id="too many"),
+        pytest.param(
+            {"prompts": ["dog"] * 2 + [str(i) for i in range(70)]}, "(72 items); give a prompt", id="too many"
+        ),
         pytest.param({"confidence": 2}, "`confidence` is 2", id="confidence"),
         pytest.param({"iou_threshold": -0.5}, "`iou_threshold` is -0.5", id="overlap"),
         pytest.param({"max_detections": 0}, "`max_detections` is 0", id="limit"),
@@ -46,13 +48,13 @@ def test_a_bad_literal_is_told_at_compile_time(run_workflow, image, fields, prob
 @pytest.mark.parametrize(
     ("field", "value", "problem"),
     [
-        ("prompts", "", "is blank"),
-        ("prompts", "   ", "is blank"),
-        ("prompts", [], "`prompts` is an empty list"),
+        ("prompts", "", "`prompts` is ''; give a prompt"),
+        ("prompts", "   ", "`prompts` is '   '"),
+        ("prompts", [], "`prompts` is []"),
         ("prompts", ["dog", None], "`prompts` holds None"),
         ("prompts", 5, "`prompts` is 5"),
         ("prompts", "x" * 1000, "1000 characters"),
-        ("prompts", [str(i) for i in range(70)], "`prompts` holds 70 prompts"),
+        ("prompts", [str(i) for i in range(70)], "(70 items); give a prompt"),
         ("confidence", 1.2, "`confidence` is 1.2"),
         ("confidence", "much", "`confidence` is 'much'"),
         ("iou_threshold", 7, "`iou_threshold` is 7"),

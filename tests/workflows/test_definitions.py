@@ -3,6 +3,7 @@
 import base64
 import json
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import product
 from threading import Thread
 
 import cv2
@@ -18,6 +19,7 @@ from workflow_blocks.running.definitions import read_definition as definition
 from workflow_blocks.running.definitions import workflow_names
 
 NAMES = workflow_names()
+LABELS = "roboflow_core/rich_label_visualization@v1"
 # Prompts for each image, frames of a video, weights that are not at hand.
 NEED_MORE = {"prompts_per_image", "track_and_count_video", "segment_by_prompt"}
 SHAPES = ["circle", "square", "triangle", "star"]
@@ -40,6 +42,68 @@ def test_an_image_alone_is_enough(run_workflow, name, tmp_path, monkeypatch):
     (result,) = run_workflow(definition(name), image=image_bgr(0))
 
     assert set(result) == {output["name"] for output in definition(name)["outputs"]}
+
+
+def label_steps():
+    """The name of each definition that draws labels, and of each step of it that does."""
+    steps = [(name, step) for name in NAMES for step in definition(name)["steps"]]
+    return [(name, step["name"]) for name, step in steps if step["type"] == LABELS]
+
+
+def only_labels(name, step_name):
+    """The steps that place and draw these labels, for predictions and an image that the caller gives."""
+    steps = {step["name"]: step for step in definition(name)["steps"]}
+    places = steps[steps[step_name]["predictions"].split(".")[1]]
+    room = steps[places["predictions"].split(".")[1]]
+    return {
+        "version": "1.0",
+        "inputs": [
+            {"type": "InferenceImage", "name": "image"},
+            {
+                "type": "WorkflowBatchInput",
+                "name": "predictions",
+                "kind": ["object_detection_prediction"],
+            },
+        ],
+        "steps": [
+            room | {"predictions": "$inputs.predictions"},
+            places,
+            steps[step_name] | {"image": "$inputs.image", "text": "Class"},
+        ],
+        "outputs": [{"type": "JsonField", "name": "picture", "selector": f"$steps.{step_name}.image"}],
+    }
+
+
+@pytest.mark.parametrize(("name", "step_name"), label_steps())
+def test_labels_are_not_cut_off_at_the_edge(run_workflow, name, step_name):
+    width, height, box_width, box_height = 640, 480, 80, 60
+    text = "7" if name == "track_and_count_video" else "green triangle"
+    xs = (width / 2, box_width / 2, width - box_width / 2)
+    ys = (height / 2, box_height / 2, height - box_height / 2)
+    box = {"width": box_width, "height": box_height, "confidence": 1.0, "class": text, "class_id": 0}
+    predictions = [
+        {
+            "image": {"width": width, "height": height},
+            "predictions": [box | {"x": x, "y": y, "detection_id": "0"}],
+        }
+        for x, y in product(xs, ys)
+    ]
+    blank = np.full((height, width, 3), 255, np.uint8)
+
+    results = run_workflow(
+        only_labels(name, step_name), image=[blank] * len(predictions), predictions=predictions
+    )
+
+    n_drawn = [int((result["picture"].numpy_image != 255).any(axis=2).sum()) for result in results]
+    assert n_drawn[0] > 100
+    assert n_drawn == [n_drawn[0]] * len(xs) * len(ys)
+
+
+def test_every_drawn_box_has_a_label():
+    for name in NAMES:
+        steps = [step["type"] for step in definition(name)["steps"]]
+
+        assert steps.count("roboflow_core/bounding_box_visualization@v1") == steps.count(LABELS)
 
 
 def count_hits(run_workflow, name, numbers=range(5), **inputs):
@@ -74,6 +138,35 @@ def test_count_by_prompt_counts_and_draws(run_workflow):
         assert not np.array_equal(result["visualization"].numpy_image, image_bgr(number))
 
     assert right >= 0.8 * 6 * len(SHAPES)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "lines"),
+    [
+        (["red circle", "blue star"], " red circle: {}\n blue star: {}\n total: {}"),
+        (["shape"], " shape: {}\n total: {}"),
+        (["7-Up (50% off!)", "it's a <star>"], " 7-Up (50% off!): {}\n it's a <star>: {}\n total: {}"),
+        (['a "big" {circle}'], " a \\big\\ circle: {}\n total: {}"),
+    ],
+)
+def test_count_by_prompt_writes_counts_as_lines_of_words(run_workflow, prompts, lines):
+    with_text = definition("count_by_prompt")
+    (result,) = run_workflow(with_text, image=image_bgr(0), prompts=prompts)
+    overlay = next(step for step in with_text["steps"] if step["name"] == "overlay")
+    overlay["text"] = lines.format(*result["counts"].values(), result["total"])
+    del overlay["text_parameters"], overlay["text_parameters_operations"]
+
+    (expected,) = run_workflow(with_text, image=image_bgr(0), prompts=prompts)
+
+    np.testing.assert_array_equal(result["visualization"].numpy_image, expected["visualization"].numpy_image)
+
+
+def test_count_by_prompt_takes_prompts_of_any_characters(run_workflow):
+    prompts = ["".join(map(chr, range(33, 127))), "красный круг", "赤い円", "a\nb"]
+
+    (result,) = run_workflow(definition("count_by_prompt"), image=image_bgr(0), prompts=prompts)
+
+    assert len(result["counts"]) == len(prompts)
 
 
 def test_redact_by_prompt_changes_what_it_names_and_nothing_else(run_workflow):
@@ -178,6 +271,23 @@ def test_crop_and_prompt_again_takes_an_image_without_objects(run_workflow):
     np.testing.assert_array_equal(results[0]["visualization"].numpy_image, blank)
 
 
+def test_crop_and_prompt_again_draws_objects_and_parts_in_different_colours(run_workflow):
+    steps = {step["name"]: step for step in definition("crop_and_prompt_again")["steps"]}
+    of_objects, of_parts = (steps[name]["custom_colors"] for name in ("boxes", "part_boxes"))
+    assert not set(of_objects) & set(of_parts)
+    assert steps["labels"]["custom_colors"] == of_objects
+    assert steps["part_labels"]["custom_colors"] == of_parts
+
+    (result,) = run_workflow(
+        definition("crop_and_prompt_again"), image=image_bgr(0), prompts="shape", part_prompts=["shape"]
+    )
+
+    assert len(from_engine(result["parts"], "test")) > 0
+    for colours in (of_objects, of_parts):
+        bgr = list(bytes.fromhex(colours[0].removeprefix("#")))[::-1]
+        assert (result["visualization"].numpy_image == bgr).all(axis=2).sum() > 100
+
+
 @pytest.fixture
 def webhook():
     """A receiver on loopback, and what it received."""
@@ -219,7 +329,11 @@ def test_alert_when_present_posts_picture_and_predictions(run_workflow, webhook)
     picture = cv2.imdecode(
         np.frombuffer(base64.b64decode(alert["picture_jpeg_base64"]), np.uint8), cv2.IMREAD_COLOR
     )
-    assert picture.shape == image_bgr(0).shape
+    (drawn,) = run_workflow(definition("detect_and_visualize"), image=image_bgr(0), prompts="shape")
+    expected = drawn["visualization"].numpy_image
+    assert picture.shape == expected.shape
+    # Boxes and labels; JPEG changes every pixel a little, and few of them much.
+    assert (np.abs(picture.astype(int) - expected).max(axis=2) > 60).mean() < 0.002
 
 
 def test_track_and_count_video_counts_what_crosses_the_line(tmp_path):

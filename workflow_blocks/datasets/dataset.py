@@ -14,13 +14,14 @@ from workflow_blocks.datasets.formats import (
     SPLITS,
     Coco,
     DatasetFormat,
+    DatasetFormatName,
     PascalVoc,
+    SplitName,
     Yolo,
 )
 from workflow_blocks.datasets.records import Box, DatasetError, ImageRecord, Records
 from workflow_blocks.image_hash import image_hash
 
-FORMATS = ("coco", "yolo", "pascal_voc")
 # Holds a dataset's records; hidden, so that importers ignore it.
 HIDDEN_FOLDER = ".dataset"
 
@@ -30,12 +31,14 @@ _LOCK_SECONDS = 60
 class Dataset:
     """A dataset of one format in one folder; a context manager."""
 
-    def __init__(self, folder: Path, format: str, class_names: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, format: DatasetFormatName, class_names: Sequence[str] | None = None
+    ) -> None:
         """Opens a dataset, or starts a new one.
 
         Args:
             folder: the dataset's folder; created if it does not exist.
-            format: one of `FORMATS`.
+            format: one of `formats.FORMATS`.
             class_names: the only classes, in the order of their ids; by default, classes are added as they
                 appear.
 
@@ -71,7 +74,7 @@ class Dataset:
         image_bgr: npt.NDArray[np.uint8],
         boxes: Sequence[Box],
         class_names: Sequence[str],
-        split: str | Mapping[str, float],
+        split: SplitName | Mapping[SplitName, float],
         image_suffix: str = ".jpg",
         jpeg_quality: int = 95,
     ) -> Path:
@@ -136,7 +139,7 @@ class Dataset:
             self._format.publish()
             self._format.remove(old)
 
-    def _open_format(self, format: str, hidden: Path) -> DatasetFormat:
+    def _open_format(self, format: DatasetFormatName, hidden: Path) -> DatasetFormat:
         found = self._records.setting("format")
         if found is None:
             with self._records.change():
@@ -185,7 +188,7 @@ class Dataset:
         return known
 
 
-def split_of(content: str, shares: Mapping[str, float]) -> str:
+def split_of(content: str, shares: Mapping[SplitName, float]) -> SplitName:
     """The split of an image, chosen by its content so that every run chooses the same."""
     place = int(content[:12], 16) / 16**12 * sum(shares.values())
     for split in SPLITS:

@@ -6,7 +6,7 @@ a label file for each image, it is the rename of the image; for COCO it is that 
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol, get_args
 
 import yaml
 from supervision.dataset.formats.pascal_voc import detections_to_pascal_voc
@@ -16,7 +16,11 @@ from workflow_blocks.datasets.atomic_files import write_atomically
 from workflow_blocks.datasets.coco_file import SCHEMA, CocoFile
 from workflow_blocks.datasets.records import ImageRecord, Records
 
-SPLITS = ("train", "valid", "test")
+DatasetFormatName = Literal["coco", "yolo", "pascal_voc"]
+SplitName = Literal["train", "valid", "test"]
+
+FORMATS: tuple[DatasetFormatName, ...] = get_args(DatasetFormatName)
+SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 
 
 class DatasetFormat(Protocol):
@@ -44,7 +48,7 @@ class Coco:
     def __init__(self, folder: Path, hidden_folder: Path, records: Records) -> None:
         self._folder = folder
         records.connection.executescript(SCHEMA)
-        self._files = {
+        self._files: dict[str, CocoFile] = {
             split: CocoFile(records, folder / split / "_annotations.coco.json", hidden_folder, split)
             for split in SPLITS
         }

@@ -9,8 +9,8 @@ from inference_models.models.moondream2.moondream2_hf import EncodedImage
 
 from workflow_blocks.inference_host.images import Images
 from workflow_blocks.moondream2.answers import TextSettingsError
+from workflow_blocks.moondream2.config import MAX_OBJECTS
 from workflow_blocks.moondream2.prompt_tokens import Box, Point, PromptError, SkillError
-from workflow_blocks.moondream2.runtime import DEFAULT_MAX_OBJECTS
 
 AnyImages: TypeAlias = "Images | EncodedImage | list[EncodedImage]"
 
@@ -26,8 +26,8 @@ def input_errors() -> Iterator[None]:
 
 def max_objects(max_new_tokens: int | None, steps_per_object: int) -> int:
     if max_new_tokens is None:
-        return DEFAULT_MAX_OBJECTS
-    return min(DEFAULT_MAX_OBJECTS, max(1, max_new_tokens // steps_per_object))
+        return MAX_OBJECTS
+    return min(MAX_OBJECTS, max(1, max_new_tokens // steps_per_object))
 
 
 def check_classes(classes: Sequence[str]) -> None:

@@ -24,7 +24,7 @@ from workflow_blocks.inference_host.images import to_rgb_arrays
 from workflow_blocks.inference_host.results import to_detections, to_points
 from workflow_blocks.moondream2.answers import Answer, TextSettings
 from workflow_blocks.moondream2.choices import ScoredChoice, check_choices
-from workflow_blocks.moondream2.objects import STEPS_PER_OBJECT, STEPS_PER_POINT
+from workflow_blocks.moondream2.config import STEPS_PER_OBJECT, STEPS_PER_POINT
 from workflow_blocks.moondream2.prompt_tokens import Box, Point
 from workflow_blocks.moondream2.runtime import Query, Question, Runtime
 from workflow_blocks.moondream2.settings import load_settings

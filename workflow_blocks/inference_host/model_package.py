@@ -18,6 +18,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from inference_models.models.auto_loaders.entities import MODEL_CONFIG_FILE_NAME
 
 from workflow_blocks.moondream2.checkpoint import (
     CONFIG_FILE,
@@ -39,8 +40,7 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 # What makes a checkpoint a package is the same in every package, so it is copied from the bundled one.
 _BUNDLED_PACKAGE = Path(__file__).parents[1] / "demo_model"
-MODEL_CONFIG_FILE = "model_config.json"
-_PACKAGE_FILES = (MODEL_CONFIG_FILE, "model.py")
+_PACKAGE_FILES = (MODEL_CONFIG_FILE_NAME, "model.py")
 
 
 class PackageError(ValueError):

@@ -6,6 +6,12 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
+# The most objects that are looked for with one prompt, and the decoder steps for each: x, y, size; a point has
+# no size.
+MAX_OBJECTS = 50
+STEPS_PER_OBJECT = 3
+STEPS_PER_POINT = 2
+
 TokenId = Annotated[int, Field(ge=0)]
 
 

@@ -17,9 +17,6 @@ from workflow_blocks.moondream2.region import (
     probability_near_point,
 )
 
-# Decoder steps that make one object: x, y, size; a point has no size.
-STEPS_PER_OBJECT = 3
-STEPS_PER_POINT = 2
 # A refined box averages the bins that are at most this far from the most likely one.
 _REFINED_BINS = 32
 

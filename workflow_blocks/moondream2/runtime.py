@@ -16,23 +16,24 @@ from workflow_blocks.image_hash import image_hash
 from workflow_blocks.moondream2.answers import Answer, AnswerDecoder, TextSettings
 from workflow_blocks.moondream2.checkpoint import CONFIG_FILE, load_model, load_tokenizer
 from workflow_blocks.moondream2.choices import ChoiceScorer, ScoredChoice, check_choices
-from workflow_blocks.moondream2.config import Moondream2Config
+from workflow_blocks.moondream2.config import (
+    MAX_OBJECTS,
+    STEPS_PER_OBJECT,
+    STEPS_PER_POINT,
+    Moondream2Config,
+)
 from workflow_blocks.moondream2.decoding import Batcher, Request
 from workflow_blocks.moondream2.image_cache import EncodedImageCache
 from workflow_blocks.moondream2.image_crops import Tiling, UInt8Array, distinct_crops, images_to_crops
 from workflow_blocks.moondream2.memory import WorkingMemory
 from workflow_blocks.moondream2.model import Moondream2
 from workflow_blocks.moondream2.objects import (
-    STEPS_PER_OBJECT,
-    STEPS_PER_POINT,
     DetectedObject,
     DetectedPoint,
     ObjectDecoder,
 )
 from workflow_blocks.moondream2.prompt_tokens import Box, Point, Prompts, PromptTokens
 from workflow_blocks.moondream2.rows import EncodedImage, KeyValues
-
-DEFAULT_MAX_OBJECTS = 50
 
 
 class Query(NamedTuple):
@@ -120,12 +121,12 @@ class Runtime:
             self.cache.put(key, image)
         return [encoded[key] for key in keys]
 
-    def check_prompts(self, prompts: Sequence[str], max_objects: int = DEFAULT_MAX_OBJECTS) -> None:
+    def check_prompts(self, prompts: Sequence[str], max_objects: int = MAX_OBJECTS) -> None:
         """Raises as `detect` does, before any image is encoded."""
         for prompt in prompts:
             self._object_prompt(self._prompts.detect, prompt, STEPS_PER_OBJECT * max_objects)
 
-    def check_points(self, prompts: Sequence[str], max_objects: int = DEFAULT_MAX_OBJECTS) -> None:
+    def check_points(self, prompts: Sequence[str], max_objects: int = MAX_OBJECTS) -> None:
         """Raises as `point` does, before any image is encoded."""
         for prompt in prompts:
             self._object_prompt(self._prompts.point, prompt, STEPS_PER_POINT * max_objects)
@@ -141,9 +142,7 @@ class Runtime:
         self._prompts.caption(length)
 
     @torch.inference_mode()
-    def detect(
-        self, queries: Sequence[Query], max_objects: int = DEFAULT_MAX_OBJECTS
-    ) -> list[list[DetectedObject]]:
+    def detect(self, queries: Sequence[Query], max_objects: int = MAX_OBJECTS) -> list[list[DetectedObject]]:
         """Finds the objects that each query names, at most `max_objects` each, with boxes.
 
         Raises:
@@ -156,9 +155,7 @@ class Runtime:
         return self._batcher.decode(requests, steps, lambda rows: self._objects.boxes(rows, max_objects))
 
     @torch.inference_mode()
-    def point(
-        self, queries: Sequence[Query], max_objects: int = DEFAULT_MAX_OBJECTS
-    ) -> list[list[DetectedPoint]]:
+    def point(self, queries: Sequence[Query], max_objects: int = MAX_OBJECTS) -> list[list[DetectedPoint]]:
         """Finds the objects that each query names, at most `max_objects` each, as points.
 
         Raises:

@@ -14,7 +14,7 @@ from tests.scenes import image_bgr
 from tests.workflows.definitions import detection_step, workflow
 from workflow_blocks.blocks.detections_dataset_export.v1 import DetectionsDatasetExportBlockV1
 from workflow_blocks.datasets import atomic_files
-from workflow_blocks.datasets.dataset import FORMATS
+from workflow_blocks.datasets.formats import FORMATS
 
 
 def export_step(**fields):

@@ -1,7 +1,10 @@
+import re
+
 import numpy as np
 import pytest
 
 from workflow_blocks.blocks.common.client_errors import InvalidInputError
+from workflow_blocks.blocks.common.manifest_fields import checked
 from workflow_blocks.blocks.moondream2_prompt_detection.predictions import (
     DetectionLimits,
     ImageDetections,
@@ -79,6 +82,8 @@ def test_nothing_stays_nothing():
         ("confidence", 1.1),
         ("confidence", "0.5"),
         ("confidence", True),
+        ("confidence", np.bool_(True)),
+        ("confidence", [0.5]),
         ("confidence", float("nan")),
         ("iou_threshold", 2),
         ("iou_threshold", None),
@@ -86,8 +91,9 @@ def test_nothing_stays_nothing():
         ("max_detections", 51),
         ("max_detections", 2.5),
         ("max_detections", True),
+        ("class_agnostic_nms", "perhaps"),
     ],
 )
 def test_limits_out_of_range_are_named(name, value):
-    with pytest.raises(InvalidInputError, match=f"`{name}` is {value!r}"):
-        DetectionLimits(**(KEEP_ALL | {name: value}))
+    with pytest.raises(InvalidInputError, match=re.escape(f"`{name}` is {value!r}; give")):
+        checked(DetectionLimits, **(KEEP_ALL | {name: value}))

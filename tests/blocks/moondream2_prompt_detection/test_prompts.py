@@ -17,6 +17,7 @@ from workflow_blocks.blocks.moondream2_prompt_detection.prompts import (
         pytest.param(("dog", "cat"), ["dog", "cat"], id="a tuple"),
         pytest.param(["  dog\n", "cat"], ["dog", "cat"], id="blanks around"),
         pytest.param(["b", "a", "b ", "c", "a"], ["b", "a", "c"], id="repeats collapse to the first"),
+        pytest.param(["a"] * 100, ["a"], id="repeats count once"),
         pytest.param(["Dog", "dog"], ["Dog", "dog"], id="case matters"),
         pytest.param("собака 🐕", ["собака 🐕"], id="any script"),
         pytest.param("x" * MAX_PROMPT_LENGTH, ["x" * MAX_PROMPT_LENGTH], id="longest"),
@@ -30,18 +31,20 @@ def test_parse_prompts(value, prompts):
 @pytest.mark.parametrize(
     ("value", "problem"),
     [
-        pytest.param("", "blank", id="empty"),
-        pytest.param(" \t\n", "blank", id="blank"),
-        pytest.param(["dog", " "], "blank", id="one blank"),
-        pytest.param([], "empty list", id="empty list"),
-        pytest.param(None, "None", id="nothing"),
-        pytest.param(7, "7", id="a number"),
-        pytest.param(["dog", 7], "7, which is no string", id="a number among strings"),
-        pytest.param([["dog"]], "which is no string", id="a list in a list"),
-        pytest.param({"dog": 1}, "{'dog': 1}", id="a dictionary"),
-        pytest.param(b"dog", "b'dog'", id="bytes"),
-        pytest.param("x" * (MAX_PROMPT_LENGTH + 1), "257 characters", id="too long"),
-        pytest.param([str(i) for i in range(MAX_PROMPTS + 1)], "65 prompts", id="too many"),
+        pytest.param("", "is ''", id="empty"),
+        pytest.param(" \t\n", r"is ' \t\n'", id="blank"),
+        pytest.param("\x1c", r"is '\x1c'", id="blank in Python only"),
+        pytest.param(["dog", " "], "holds ''", id="one blank"),
+        pytest.param([], "is []", id="empty list"),
+        pytest.param(None, "is None", id="nothing"),
+        pytest.param(7, "is 7", id="a number"),
+        pytest.param(["dog", 7], "holds 7", id="a number among strings"),
+        pytest.param([["dog"]], "holds ['dog']", id="a list in a list"),
+        pytest.param({"dog": 1}, "is {'dog': 1}", id="a dictionary"),
+        pytest.param(b"dog", "is b'dog'", id="bytes"),
+        pytest.param("\ud800", r"is '\ud800'", id="half of a surrogate pair"),
+        pytest.param("x" * (MAX_PROMPT_LENGTH + 1), "(257 characters)", id="too long"),
+        pytest.param([str(i) for i in range(MAX_PROMPTS + 1)], "(65 items)", id="too many"),
     ],
 )
 def test_parse_prompts_names_what_is_wrong(value, problem):
@@ -49,5 +52,6 @@ def test_parse_prompts_names_what_is_wrong(value, problem):
         parse_prompts(value)
 
     assert problem in str(error.value)
-    assert "`prompts`" in str(error.value)
+    assert str(error.value).startswith("`prompts` ")
+    assert f"1 to {MAX_PROMPT_LENGTH} Unicode characters" in str(error.value)
     assert len(str(error.value)) < 300

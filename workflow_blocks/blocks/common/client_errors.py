@@ -1,4 +1,4 @@
-"""Errors for what a caller sent: the engine names the step, and a server answers 4xx."""
+"""Errors that a step's caller can fix: the engine names the step, and a server answers 4xx."""
 
 from inference.core.workflows.errors import ClientCausedStepExecutionError
 from inference.core.workflows.prototypes.block import WorkflowBlock
@@ -7,11 +7,16 @@ _SHOWN_LENGTH = 80
 
 
 class InvalidInputError(ValueError):
-    """What a caller gave for a field cannot be used; the message names the field, value and mend."""
+    """A field's value cannot be used; the message has the field, the value and the fix."""
 
 
 class UnavailableError(Exception):
-    """What a step needs of another server is not to be had; `status_code` is what a client is told."""
+    """Another server that a step needs does not do its part.
+
+    Args:
+        message: what happened.
+        status_code: HTTP status for the client.
+    """
 
     def __init__(self, message: str, status_code: int) -> None:
         super().__init__(message)
@@ -21,9 +26,9 @@ class UnavailableError(Exception):
 def as_client_error(
     error: Exception, block: WorkflowBlock, status_code: int = 400
 ) -> ClientCausedStepExecutionError:
-    """The engine's error for a step that failed, by default through its caller, with the answer's status.
+    """The engine's error for a failed step, with the HTTP status of the answer.
 
-    It is the engine's one error whose message reaches a client without the server's traceback.
+    It is the only error of the engine whose message reaches a client without a traceback of the server.
     """
     step_name = getattr(block, "_workflow_step_name", "")  # set by the engine
     return ClientCausedStepExecutionError(
@@ -36,6 +41,11 @@ def as_client_error(
 
 
 def shown(value: object) -> str:
-    """A value as an error message shows it, cut short."""
+    """A value for an error message. Long values are cut short, and their length is added."""
     text = repr(value)
-    return text if len(text) <= _SHOWN_LENGTH else f"{text[:_SHOWN_LENGTH]}..."
+    if len(text) <= _SHOWN_LENGTH:
+        return text
+    text = f"{text[:_SHOWN_LENGTH]}..."
+    if isinstance(value, str):
+        return f"{text} ({len(value)} characters)"
+    return f"{text} ({len(value)} items)" if isinstance(value, (list, tuple, dict)) else text

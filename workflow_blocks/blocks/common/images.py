@@ -1,19 +1,20 @@
-"""Images of any common layout to what models take."""
+"""Images of common layouts, converted to what models take."""
 
 import numpy as np
 import numpy.typing as npt
+from inference.core.workflows.execution_engine.entities.base import WorkflowImageData
 
 from workflow_blocks.blocks.common.client_errors import InvalidInputError
 
 
 def to_bgr_uint8(image: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
-    """An image as a caller gave it to a uint8 BGR array (H, W, 3).
+    """Converts an image to a contiguous uint8 BGR array (H, W, 3).
 
     Takes grey (H, W) or (H, W, 1), BGR (H, W, 3) and BGRA (H, W, 4; the alpha channel is dropped), with
-    8 bits a channel, 16 bits (scaled down) or booleans.
+    8 bits per channel, 16 bits (scaled down) or booleans.
 
     Raises:
-        InvalidInputError: the array is none of these, or has no pixels.
+        InvalidInputError: the array has another layout, or no pixels.
     """
     if image.ndim == 2:
         image = image[..., np.newaxis]
@@ -33,3 +34,16 @@ def to_bgr_uint8(image: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
         )
     colour = np.broadcast_to(channels, (*channels.shape[:2], 3))
     return np.ascontiguousarray(colour, dtype=np.uint8)
+
+
+def to_jpeg_base64(image: WorkflowImageData) -> str:
+    """The image as base64 for a request: as the caller sent it, unless that was not 8-bit BGR.
+
+    Raises:
+        InvalidInputError: see `to_bgr_uint8`.
+    """
+    given = image.numpy_image
+    bgr = to_bgr_uint8(given)
+    if given.shape != bgr.shape or given.dtype != bgr.dtype:
+        image = WorkflowImageData.copy_and_replace(origin_image_data=image, numpy_image=bgr)
+    return str(image.base64_image)

@@ -1,42 +1,61 @@
-"""Which model a `model_version` means: Inference's own id, a local package, or the bundled model."""
+"""Which model a `model_version` means: a model id of Inference, a local package, or the bundled model."""
 
 import os
 from importlib.resources import files
 from pathlib import Path
+from typing import Annotated
 
 from inference.core.env import ALLOW_INFERENCE_MODELS_DIRECTLY_ACCESS_LOCAL_PACKAGES
+from inference_models.models.auto_loaders.entities import MODEL_CONFIG_FILE_NAME
+from pydantic import AfterValidator, BaseModel, StringConstraints
 
 from workflow_blocks.blocks.common.client_errors import InvalidInputError, shown
+from workflow_blocks.blocks.common.manifest_fields import Fix, checked
 
 RELEASED_MODEL = "moondream2/moondream2_2b_jul24"
 DEMO_MODEL = "moondream2-demo"
 
 LOCAL_PACKAGES_SETTING = "ALLOW_INFERENCE_MODELS_DIRECTLY_ACCESS_LOCAL_PACKAGES"
 MAX_LENGTH = 1000
-_PACKAGE_FILE = "model_config.json"
+
+
+def _printable(value: str) -> str:
+    if not value.isprintable():
+        raise ValueError("control characters")
+    return value.strip()
+
+
+ModelVersion = Annotated[
+    str,
+    StringConstraints(strict=True, min_length=1, max_length=MAX_LENGTH, pattern=r"\S"),
+    AfterValidator(_printable),
+    Fix(
+        f"give a model id such as {RELEASED_MODEL!r}, {DEMO_MODEL!r}, or the path of a local model package, "
+        f"at most {MAX_LENGTH} characters"
+    ),
+]
+
+
+class _Fields(BaseModel):
+    model_version: ModelVersion
 
 
 def check_model_version(value: object) -> str:
-    """A `model_version` that may be one, without blanks around it.
+    """A `model_version` without surrounding whitespace.
 
     Raises:
-        InvalidInputError: it is no text, blank, longer than `MAX_LENGTH`, or holds control characters.
+        InvalidInputError: it is not a string, blank, too long, or has control characters.
     """
-    if isinstance(value, str) and value.strip() and len(value) <= MAX_LENGTH and value.isprintable():
-        return value.strip()
-    raise InvalidInputError(
-        f"`model_version` is {shown(value)}; give a model id such as {RELEASED_MODEL!r}, {DEMO_MODEL!r}, "
-        "or the path of a local model package"
-    )
+    return checked(_Fields, model_version=value).model_version
 
 
-def resolve_model_version(model_version: object) -> str:
-    """A `model_version` to the id that Inference's model manager knows it by.
+def resolve_model_version(value: object) -> str:
+    """The id by which Inference's model manager knows a `model_version`.
 
     Raises:
-        InvalidInputError: it is no model id, or a local package that is missing or not allowed.
+        InvalidInputError: it is not a model id, or a local package that is missing or not allowed.
     """
-    model_version = check_model_version(model_version)
+    model_version = check_model_version(value)
     if not is_local(model_version):
         return model_version
     if not ALLOW_INFERENCE_MODELS_DIRECTLY_ACCESS_LOCAL_PACKAGES:
@@ -45,22 +64,22 @@ def resolve_model_version(model_version: object) -> str:
             f"load; set {LOCAL_PACKAGES_SETTING}=True in its environment"
         )
     folder = demo_model_folder() if model_version == DEMO_MODEL else Path(model_version)
-    # Unlike `Path`, `os.path` takes names longer than files can have.
-    if not os.path.isfile(folder / _PACKAGE_FILE):  # noqa: PTH113
+    # Unlike `Path`, `os.path` accepts names that are longer than the file system allows.
+    if not os.path.isfile(folder / MODEL_CONFIG_FILE_NAME):  # noqa: PTH113
         raise InvalidInputError(
-            f"`model_version` {shown(model_version)} is no model package: it has no {_PACKAGE_FILE}; "
-            "give the folder of a package"
+            f"`model_version` {shown(model_version)} is not a model package: "
+            f"it has no {MODEL_CONFIG_FILE_NAME}; give the folder of a package"
         )
     return str(folder)
 
 
 def is_local(model_version: str) -> bool:
-    """Whether a `model_version` means a package on the server's disk rather than a Roboflow model id."""
+    """Whether a `model_version` is a package on the server's disk rather than a Roboflow model id."""
     return (
         model_version == DEMO_MODEL or Path(model_version).is_absolute() or os.path.isdir(model_version)  # noqa: PTH112
     )
 
 
 def demo_model_folder() -> Path:
-    """Where the bundled model lies."""
+    """The folder of the bundled model."""
     return Path(str(files("workflow_blocks") / "demo_model"))

@@ -1,4 +1,4 @@
-"""Requests to another Inference server: time-outs, retries, limits, and a key that goes nowhere else."""
+"""Requests to another Inference server: timeouts, retries, size limits, and a key that no other host gets."""
 
 import json
 import logging
@@ -21,7 +21,7 @@ CONNECT_TIMEOUT_S = 10.0
 RETRIES = 6
 BACKOFF_S = 0.5
 MAX_RETRY_AFTER_S = 16.0
-PASSING_STATUS = (429, 502, 503, 504)
+TRANSIENT_STATUS = (429, 502, 503, 504)
 MAX_ANSWER_BYTES = 64 * 2**20
 _CHUNK_BYTES = 2**16
 _SHOWN_ANSWER = 500
@@ -30,11 +30,11 @@ logger = logging.getLogger(__name__)
 
 
 class RemoteRefusedError(Exception):
-    """The other server finds fault with the request (HTTP 400, 404, 413 or 422), for the reason it gives."""
+    """The other server rejects the request (HTTP 400, 404, 413 or 422); the message is its reason."""
 
 
 class _Retry(Retry):
-    """Tries again what can pass: a refused or reset connection, and a server that says it is busy."""
+    """Retries transient errors: refused and reset connections, and servers that report that they are busy."""
 
     def increment(
         self,
@@ -46,7 +46,7 @@ class _Retry(Retry):
         _stacktrace: TracebackType | None = None,
     ) -> "_Retry":
         if isinstance(error, ReadTimeoutError):
-            raise error  # it would hang again, for as long
+            raise error  # the server would hang again, for as long
         return super().increment(method, url, response, error, _pool, _stacktrace)
 
     def get_retry_after(self, response: BaseHTTPResponse) -> float | None:
@@ -54,32 +54,28 @@ class _Retry(Retry):
         return None if seconds is None else min(seconds, MAX_RETRY_AFTER_S)
 
 
-def _new_session() -> requests.Session:
+def _new_adapter() -> HTTPAdapter:
     retry = _Retry(
         total=RETRIES,
         redirect=0,
-        status_forcelist=PASSING_STATUS,
-        allowed_methods=None,  # detection changes nothing, so a POST may be sent again
+        status_forcelist=TRANSIENT_STATUS,
+        allowed_methods=None,  # detection changes nothing on the server, so a POST may be sent again
         backoff_factor=BACKOFF_S,
         raise_on_status=False,
     )
-    session = requests.Session()
-    adapter = HTTPAdapter(max_retries=retry, pool_maxsize=64)
-    session.mount("http://", adapter)
-    session.mount("https://", adapter)
-    return session
+    return HTTPAdapter(max_retries=retry, pool_maxsize=64)
 
 
 @dataclass(frozen=True)
 class RemoteServer:
-    """An Inference server.
+    """Another Inference server. Threads may share it, and they share its open connections.
 
     Args:
-        url: its address, without a path's last slash.
-        api_key: sent to this address alone, never in a URL.
-        key_transport: where the key goes: `legacy` (the body), `header`, or `both`.
-        timeout_s: how long it may take to begin to answer, and again to finish.
-        name: how errors call it; the address itself is no business of clients.
+        url: address without a trailing slash.
+        api_key: sent to this address only, and never in a URL.
+        key_transport: where the key is sent: `legacy` (in the body), `header`, or `both`.
+        timeout_s: seconds that the server may take to start its answer, and again to finish it.
+        name: what error messages call the server; they do not contain the address.
     """
 
     url: str
@@ -87,14 +83,15 @@ class RemoteServer:
     key_transport: str
     timeout_s: float
     name: str
-    _session: requests.Session = field(default_factory=_new_session, compare=False, repr=False)
+    # urllib3's connection pools, which are in the adapter, are thread-safe. A `requests.Session` is not.
+    _adapter: HTTPAdapter = field(default_factory=_new_adapter, compare=False, repr=False)
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
-        """What the server answers, decoded from JSON.
+        """Sends `body` as JSON and returns the decoded JSON answer.
 
         Raises:
-            RemoteRefusedError: it finds fault with the request.
-            UnavailableError: it cannot be reached, is too slow, or gives no good answer.
+            RemoteRefusedError: the server rejects the request.
+            UnavailableError: the server cannot be reached, is too slow, or gives an unusable answer.
         """
         headers = {"Accept-Encoding": "identity"}
         if self.api_key is not None:
@@ -103,7 +100,7 @@ class RemoteServer:
             if self.key_transport != "legacy":
                 headers["Authorization"] = f"Bearer {self.api_key.get_secret_value()}"
         try:
-            with self._session.post(
+            with self._new_session().post(
                 self.url + path,
                 json=body,
                 headers=headers,
@@ -119,8 +116,15 @@ class RemoteServer:
             raise self._error(f"cannot be reached or broke off ({type(error).__name__})") from error
         return self._decode(response.status_code, content)
 
+    def _new_session(self) -> requests.Session:
+        """A session of this request's own, which is never closed: that would close the shared connections."""
+        session = requests.Session()
+        session.mount("http://", self._adapter)
+        session.mount("https://", self._adapter)
+        return session
+
     def _read(self, response: requests.Response) -> bytes:
-        """The answer's body; a server that trickles is as bad as one that hangs."""
+        """Reads the body. The timeout is for all of it, so a server cannot send it byte by byte for ever."""
         deadline = time.monotonic() + self.timeout_s
         content = bytearray()
         while chunk := response.raw.read1(_CHUNK_BYTES):
@@ -137,10 +141,10 @@ class RemoteServer:
     def _decode(self, status: int, content: bytes) -> Any:
         if status in (401, 403):
             raise self._error("refuses the API key")
-        if status in PASSING_STATUS:
+        if status in TRANSIENT_STATUS:
             raise self._error(f"is busy or not up (HTTP {status}, {RETRIES + 1} times)", 503)
         if 300 <= status < 400:
-            raise self._error("redirects to another address, where the API key does not go")
+            raise self._error("redirects to another address, to which the API key is not sent")
         try:
             answer = json.loads(content)
         except ValueError as error:
@@ -157,12 +161,12 @@ class RemoteServer:
 
 
 def _keep_headers(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Instead of what `requests` would take from a .netrc file."""
+    """Stops `requests` from adding credentials of a .netrc file."""
     return request
 
 
 def _message(answer: object) -> str:
-    """What is wrong with a request, in the words of Inference's error documents."""
+    """The reason in an Inference server's error document."""
     if not isinstance(answer, dict):
         return str(answer)[:_SHOWN_ANSWER]
     text = answer.get("inner_error_message") or answer.get("message") or answer.get("detail") or answer

@@ -2,13 +2,13 @@
 
 import math
 import time
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import supervision as sv
 from filelock import Timeout
 from inference.core.workflows.execution_engine.entities.base import OutputDefinition, WorkflowImageData
@@ -23,94 +23,107 @@ from inference.core.workflows.execution_engine.entities.types import (
     Selector,
 )
 from inference.core.workflows.prototypes.block import (
+    COOLDOWN_HTTP_SOFT_RESTRICTION,
     BlockResult,
     DependentResource,
     WorkflowBlock,
     WorkflowBlockManifest,
+    actual_restrictions_of,
 )
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, field_validator
+from roboflow_workflows.core_steps.common.workload_presets import LOCAL_FILE_SINK_RESTRICTIONS
 from roboflow_workflows.core_steps.sinks.noop import disabled_sink_message
-from roboflow_workflows.execution_engine.entities.workload import WorkOperation
+from roboflow_workflows.execution_engine.entities.workload import (
+    Discovery,
+    RuntimeRestriction,
+    WorkOperation,
+)
 
-from workflow_blocks.blocks.common.client_errors import InvalidInputError, as_client_error, shown
+from workflow_blocks.blocks.common.boxes import clip_to_image
+from workflow_blocks.blocks.common.client_errors import InvalidInputError, as_client_error
 from workflow_blocks.blocks.common.data_representation import from_engine
 from workflow_blocks.blocks.common.images import to_bgr_uint8
-from workflow_blocks.blocks.common.manifest_fields import check_whole_number, unless_selector
+from workflow_blocks.blocks.common.manifest_fields import Flag, checked, explain_errors
+from workflow_blocks.blocks.detections_dataset_export.settings import (
+    MAX_CLASS_NAME_LENGTH,
+    MAX_JPEG_QUALITY,
+    ClassNames,
+    CooldownSeconds,
+    ExportSettings,
+    ImageFormat,
+    JpegQuality,
+    SinkSwitches,
+    Split,
+    TargetDirectory,
+)
 from workflow_blocks.datasets.dataset import Dataset
-from workflow_blocks.datasets.formats import SPLITS
+from workflow_blocks.datasets.formats import DatasetFormatName
 from workflow_blocks.datasets.records import Box, DatasetError
 
 SHORT_DESCRIPTION = "Write images and detections to a dataset on disk, as COCO, YOLO or Pascal VOC."
 
 LONG_DESCRIPTION = """
-Build a dataset while a workflow runs: every image is written with its detections, in the layout that
-Roboflow and Ultralytics import. The same image again replaces what it had, so a workflow can be run again
-over the same images. A dataset can be written by several servers at once, and nothing that was written is
-lost when one of them is killed.
+Build a dataset while a workflow runs. Every image is written with its detections, in a layout that Roboflow
+and Ultralytics can import.
+
+## How This Block Works
+
+The block:
+
+1. Takes an image and its detections, and clips the boxes to the image
+2. Chooses the split: the one that `split` names, or one by the shares in `split`. The image's content
+   decides, so an image goes to the same split in every run
+3. Writes the image and its labels to `target_directory`. An image that is already in the dataset is
+   replaced, so a workflow can run again over the same images
+4. Returns `error_status` (whether writing failed), `throttling_status` (whether the cooldown applied),
+   `message`, and `image_path` (where the image was written, empty if it was not)
+
+Several servers may write to one dataset at the same time. If one of them is killed, nothing that was written
+is lost.
 
 | format | files |
 | --- | --- |
-| `coco` | `<target>/<split>/_annotations.coco.json` with the images beside it |
+| `coco` | `<target>/<split>/_annotations.coco.json` and the images beside it |
 | `yolo` | `<target>/<split>/images`, `<target>/<split>/labels`, `<target>/data.yaml` |
-| `pascal_voc` | `<target>/<split>/` with each XML beside its image |
+| `pascal_voc` | `<target>/<split>/` with the XML file of each image beside it |
 
-The server decides whether and where blocks may write (`ALLOW_WORKFLOW_BLOCKS_ACCESSING_LOCAL_STORAGE`,
-`WORKFLOW_BLOCKS_WRITE_DIRECTORY`).
+## Example
+
+This step writes a YOLO dataset. Ten percent of the images go to each of the splits `valid` and `test`.
+
+```json
+{
+  "type": "workflow_blocks/detections_dataset_export@v1",
+  "name": "dataset",
+  "images": "$inputs.image",
+  "predictions": "$steps.detection.predictions",
+  "target_directory": "datasets/shapes",
+  "format": "yolo",
+  "split": {"train": 0.8, "valid": 0.1, "test": 0.1},
+  "class_names": ["red circle", "blue star"]
+}
+```
+
+## Common Use Cases
+
+- **Dataset Labeling**: Label images with prompts or a large model, and train a small model on the dataset
+- **Collecting Data**: Store images from a camera with their detections, one every few seconds
+- **Hard Examples**: Store only the images that a filter lets through, such as those of low confidence
+
+## Connecting to Other Blocks
+
+- **After blocks that output object detections** (e.g., Moondream2 Prompt Detection, Object Detection Model)
+- **After Detections Filter** to write some of the detections only
+- **After Continue If** to write some of the images only
+- **Prompts as class names**: give the detection block's prompts as `class_names`, and class ids do not depend
+  on the order in which objects appear
+
+## Requirements
+
+The server decides whether and where workflows may write files:
+`ALLOW_WORKFLOW_BLOCKS_ACCESSING_LOCAL_STORAGE=True` allows it, and `WORKFLOW_BLOCKS_WRITE_DIRECTORY`
+limits it to one folder. The block needs no network.
 """
-
-MAX_CLASS_NAME_LENGTH = 256
-
-
-def _check_target_directory(value: object) -> object:
-    if not isinstance(value, str) or not value.strip() or not value.isprintable():
-        raise InvalidInputError(f"`target_directory` is {shown(value)}; give the path of a folder")
-    return value
-
-
-def _check_split(value: object) -> object:
-    if value in SPLITS:
-        return value
-    if (
-        isinstance(value, Mapping)
-        and value
-        and all(
-            name in SPLITS
-            and isinstance(share, (int, float))
-            and not isinstance(share, bool)
-            and share >= 0
-            and math.isfinite(share)
-            for name, share in value.items()
-        )
-        and sum(value.values()) > 0
-    ):
-        return value
-    raise InvalidInputError(
-        f"`split` is {shown(value)}; give 'train', 'valid' or 'test', or the share of each, "
-        'such as {"train": 0.8, "valid": 0.2}'
-    )
-
-
-def _check_class_names(value: object) -> object:
-    if value is None:
-        return value
-    if (
-        isinstance(value, list)
-        and value
-        and len(set(map(str, value))) == len(value)
-        and all(isinstance(name, str) and 0 < len(name.strip()) <= MAX_CLASS_NAME_LENGTH for name in value)
-    ):
-        return value
-    raise InvalidInputError(f"`class_names` is {shown(value)}; give a list of different, non-empty names")
-
-
-def _check_quality(value: object) -> object:
-    return check_whole_number("jpeg_quality", value, 1, 100)
-
-
-def _check_cooldown(value: object) -> object:
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf:
-        return value
-    raise InvalidInputError(f"`cooldown_seconds` is {shown(value)}; give a number of seconds, 0 for none")
 
 
 class BlockManifest(WorkflowBlockManifest):
@@ -129,66 +142,109 @@ class BlockManifest(WorkflowBlockManifest):
     )
     type: Literal["workflow_blocks/detections_dataset_export@v1"]
     images: Selector(kind=[IMAGE_KIND]) = Field(
-        title="Images", description="The images to write.", examples=["$inputs.image"]
+        title="Image", description="The images to write.", examples=["$inputs.image"]
     )
     predictions: Selector(kind=[OBJECT_DETECTION_PREDICTION_KIND]) = Field(
         description="The detections of each image.", examples=["$steps.detection.predictions"]
     )
-    target_directory: Annotated[
-        Selector(kind=[STRING_KIND]) | str, unless_selector(_check_target_directory)
-    ] = Field(
-        description="The dataset's folder; made if it is not there. With WORKFLOW_BLOCKS_WRITE_DIRECTORY set "
-        "on the server it must lie in that folder.",
+    target_directory: Selector(kind=[STRING_KIND]) | TargetDirectory = Field(
+        description="The dataset's folder, created if it does not exist. If the server sets "
+        "WORKFLOW_BLOCKS_WRITE_DIRECTORY, it must be in that folder.",
         examples=["datasets/shapes", "$inputs.target_directory"],
     )
-    format: Literal["coco", "yolo", "pascal_voc"] = Field(
-        default="coco", description="The dataset's format.", examples=["coco", "yolo", "pascal_voc"]
+    format: DatasetFormatName = Field(
+        default="coco",
+        description="The dataset's format.",
+        examples=["coco", "yolo", "pascal_voc"],
+        json_schema_extra={
+            "always_visible": True,
+            "values_metadata": {
+                "coco": {"name": "COCO", "description": "One JSON file of annotations for each split"},
+                "yolo": {"name": "YOLO", "description": "One text file for each image, and data.yaml"},
+                "pascal_voc": {"name": "Pascal VOC", "description": "One XML file for each image"},
+            },
+        },
     )
-    split: Annotated[
-        Literal["train", "valid", "test"] | dict[str, float] | Selector(kind=[STRING_KIND, DICTIONARY_KIND]),
-        unless_selector(_check_split),
-    ] = Field(
+    split: Split | Selector(kind=[STRING_KIND, DICTIONARY_KIND]) = Field(
         default="train",
-        description="Where images go: one split, or the share of each. Shares are dealt out by the content "
-        "of the image, so an image goes to the same split at every run.",
+        description="Where images go: one split, or the share of each split. With shares, the content of an "
+        "image decides, so it goes to the same split in every run.",
         examples=["train", {"train": 0.8, "valid": 0.1, "test": 0.1}, "$inputs.split"],
+        json_schema_extra={
+            "values_metadata": {
+                "train": {"name": "Train", "description": "Images to train on"},
+                "valid": {"name": "Valid", "description": "Images to validate on during training"},
+                "test": {"name": "Test", "description": "Images to test the trained model on"},
+            },
+        },
     )
-    class_names: Annotated[
-        list[str] | Selector(kind=[LIST_OF_VALUES_KIND]) | None, unless_selector(_check_class_names)
-    ] = Field(
+    class_names: ClassNames | Selector(kind=[LIST_OF_VALUES_KIND]) | None = Field(
         default=None,
-        description="The dataset's classes, in the order of their ids; a detection of another class is an "
-        "error. Without it, classes are added in order of appearance.",
+        description="The dataset's classes, in the order of their ids: different names of at most "
+        f"{MAX_CLASS_NAME_LENGTH} characters. A detection of another class is an error. If empty, classes "
+        "are added in order of appearance.",
         examples=[["red circle", "blue star"], "$inputs.prompts"],
+        json_schema_extra={"always_visible": True},
     )
-    image_format: Literal["jpg", "png"] = Field(
-        default="jpg", description="How images are written.", examples=["jpg", "png"]
+    image_format: ImageFormat = Field(
+        default="jpg",
+        description="The format of the image files.",
+        examples=["jpg", "png"],
+        json_schema_extra={
+            "values_metadata": {
+                "jpg": {"name": "JPEG", "description": "Small files, slightly changed pixels"},
+                "png": {"name": "PNG", "description": "Larger files, unchanged pixels"},
+            },
+        },
     )
-    jpeg_quality: Annotated[int | Selector(kind=[INTEGER_KIND]), unless_selector(_check_quality)] = Field(
-        default=95, description="From 1 (small) to 100 (faithful).", examples=[95, "$inputs.quality"]
+    jpeg_quality: JpegQuality | Selector(kind=[INTEGER_KIND]) = Field(
+        default=95,
+        title="JPEG Quality",
+        description=f"From 1 (small files) to {MAX_JPEG_QUALITY} (best quality).",
+        examples=[95, "$inputs.quality"],
+        json_schema_extra={"relevant_for": {"image_format": {"values": ["jpg"], "required": True}}},
     )
-    include_images_without_detections: bool | Selector(kind=[BOOLEAN_KIND]) = Field(
+    include_images_without_detections: Flag | Selector(kind=[BOOLEAN_KIND]) = Field(
         default=True,
-        description="Whether images without detections are written: a detector learns from them what not to "
-        "find. If not, an image that had some and now has none leaves the dataset.",
+        description="Whether images without detections are written; they teach a detector what not to "
+        "detect. If not, an image in the dataset whose detections are gone is removed from it.",
         examples=[True, "$inputs.include_empty"],
     )
-    fire_and_forget: bool | Selector(kind=[BOOLEAN_KIND]) = Field(
+    fire_and_forget: Flag | Selector(kind=[BOOLEAN_KIND]) = Field(
         default=False,
-        description="Whether the workflow goes on without waiting; `error_status` then tells nothing.",
+        title="Fire and Forget",
+        description="Whether the workflow continues without waiting for the files. `error_status` is then "
+        "always false.",
         examples=[False, "$inputs.fire_and_forget"],
     )
-    disable_sink: bool | Selector(kind=[BOOLEAN_KIND]) = Field(
-        default=False, description="Whether to write nothing.", examples=[False, "$inputs.disable_export"]
+    disable_sink: Flag | Selector(kind=[BOOLEAN_KIND]) = Field(
+        default=False,
+        description="Whether to write nothing.",
+        examples=[False, "$inputs.disable_export"],
     )
-    cooldown_seconds: Annotated[float | Selector(kind=[INTEGER_KIND]), unless_selector(_check_cooldown)] = (
-        Field(
-            default=0,
-            description="For video: how long to wait before the next image is written. It is counted by each "
-            "running workflow for itself, so it does nothing between requests to a server.",
-            examples=[0, 5, "$inputs.cooldown_seconds"],
-        )
+    cooldown_seconds: CooldownSeconds | Selector(kind=[INTEGER_KIND]) = Field(
+        default=0,
+        description="For video: seconds to wait before the next image is written. Each running workflow "
+        "counts for itself, so the cooldown has no effect between requests to a server.",
+        examples=[0, 5, "$inputs.cooldown_seconds"],
+        json_schema_extra={"always_visible": True},
     )
+
+    _explain_errors = field_validator(
+        "images",
+        "predictions",
+        "target_directory",
+        "format",
+        "split",
+        "class_names",
+        "image_format",
+        "jpeg_quality",
+        "include_images_without_detections",
+        "fire_and_forget",
+        "disable_sink",
+        "cooldown_seconds",
+        mode="wrap",
+    )(explain_errors)
 
     @classmethod
     def describe_outputs(cls) -> list[OutputDefinition]:
@@ -202,6 +258,15 @@ class BlockManifest(WorkflowBlockManifest):
     @classmethod
     def get_execution_engine_compatibility(cls) -> str | None:
         return ">=1.3.0,<2.0.0"
+
+    def get_actual_restrictions(
+        self, *, ignore_environment_restrictions: bool = False
+    ) -> Discovery[RuntimeRestriction]:
+        return actual_restrictions_of(
+            declared=[*LOCAL_FILE_SINK_RESTRICTIONS, COOLDOWN_HTTP_SOFT_RESTRICTION],
+            node_id=f"$steps.{self.name}",
+            ignore_environment_restrictions=ignore_environment_restrictions,
+        )
 
     def discover_work_operations(self) -> list[WorkOperation]:
         return [WorkOperation.STORAGE_WRITE]
@@ -247,74 +312,67 @@ class DetectionsDatasetExportBlockV1(WorkflowBlock):
         images: WorkflowImageData,
         predictions: Any,
         target_directory: str,
-        format: Literal["coco", "yolo", "pascal_voc"],
+        format: DatasetFormatName,
         split: str | dict[str, float],
         class_names: list[str] | None,
-        image_format: Literal["jpg", "png"],
+        image_format: ImageFormat,
         jpeg_quality: int,
         include_images_without_detections: bool,
         fire_and_forget: bool,
         disable_sink: bool,
         cooldown_seconds: float,
     ) -> BlockResult:
-        if self._disable_sinks or disable_sink:
-            return _outputs(disabled_sink_message(disabled_by_execution_policy=self._disable_sinks))
+        if self._disable_sinks:
+            return _outputs(disabled_sink_message(disabled_by_execution_policy=True))
         try:
-            _check_target_directory(target_directory)
-            _check_split(split)
-            _check_class_names(class_names)
-            _check_quality(jpeg_quality)
-            _check_cooldown(cooldown_seconds)
+            switches = checked(SinkSwitches, disable_sink=disable_sink, fire_and_forget=fire_and_forget)
+            if switches.disable_sink:
+                return _outputs(disabled_sink_message(disabled_by_execution_policy=False))
+            settings = checked(
+                ExportSettings,
+                target_directory=target_directory,
+                format=format,
+                split=split,
+                class_names=class_names,
+                image_format=image_format,
+                jpeg_quality=jpeg_quality,
+                include_images_without_detections=include_images_without_detections,
+                cooldown_seconds=cooldown_seconds,
+            )
             self._check_access()
             image_bgr = to_bgr_uint8(images.numpy_image)
         except InvalidInputError as error:
             raise as_client_error(error, self) from error
-        if time.monotonic() - self._last_written < cooldown_seconds:
+        if time.monotonic() - self._last_written < settings.cooldown_seconds:
             return _outputs("Sink cooldown applies", throttled=True)
         self._last_written = time.monotonic()
-        detections = from_engine(predictions, self.__class__.__name__)
-        boxes, names = _visible_boxes(detections, *image_bgr.shape[:2])
-        write = partial(
-            self._write,
-            image_bgr,
-            boxes,
-            names,
-            Path(target_directory),
-            format,
-            split,
-            class_names,
-            f".{image_format}",
-            jpeg_quality,
-            include_images_without_detections,
-        )
-        if fire_and_forget and self._background_tasks:
+        boxes, names = _boxes_and_names(from_engine(predictions, self.__class__.__name__), image_bgr)
+        write = partial(self._write, image_bgr, boxes, names, settings)
+        if switches.fire_and_forget and self._background_tasks:
             self._background_tasks.add_task(write)
-        elif fire_and_forget and self._thread_pool_executor:
+        elif switches.fire_and_forget and self._thread_pool_executor:
             self._thread_pool_executor.submit(write)
         else:
             return write()
         return _outputs("Image written in a background task")
 
     def _write(
-        self,
-        image_bgr: np.ndarray[Any, np.dtype[np.uint8]],
-        boxes: list[Box],
-        names: list[str],
-        target_directory: Path,
-        format: str,
-        split: str | dict[str, float],
-        class_names: list[str] | None,
-        image_suffix: str,
-        jpeg_quality: int,
-        include_images_without_detections: bool,
+        self, image_bgr: npt.NDArray[np.uint8], boxes: list[Box], names: list[str], settings: ExportSettings
     ) -> BlockResult:
         try:
-            folder = self._allowed(target_directory)
-            with Dataset(folder, format, class_names) as dataset:
-                if not boxes and not include_images_without_detections:
+            folder = self._allowed(Path(settings.target_directory))
+            with Dataset(folder, settings.format, settings.class_names) as dataset:
+                if not boxes and not settings.include_images_without_detections:
                     dataset.discard(image_bgr)
                     return _outputs("Image without detections left out")
-                path = dataset.add(image_bgr, boxes, names, split, image_suffix, jpeg_quality)
+                path = dataset.add(
+                    image_bgr,
+                    boxes,
+                    names,
+                    settings.split,
+                    f".{settings.image_format}",
+                    settings.jpeg_quality,
+                )
         except (DatasetError, OSError, Timeout) as error:
             return _outputs(f"Could not write to the dataset: {error}", failed=True)
         return _outputs("Image written", path)
@@ -322,34 +380,33 @@ class DetectionsDatasetExportBlockV1(WorkflowBlock):
     def _check_access(self) -> None:
         if not self._allow_access_to_file_system:
             raise InvalidInputError(
-                "this server does not let workflows write files; ask who runs it to set "
+                "this server does not let workflows write files; its administrator can allow it with "
                 "ALLOW_WORKFLOW_BLOCKS_ACCESSING_LOCAL_STORAGE=True"
             )
 
     def _allowed(self, target_directory: Path) -> Path:
-        """The folder with all links followed.
+        """The folder, with all symbolic links resolved.
 
         Raises:
-            DatasetError: it lies outside the folder in which blocks may write.
+            DatasetError: it is outside the folder in which blocks may write.
         """
         folder = target_directory.expanduser().resolve()
         if self._allowed_write_directory is not None:
             allowed = Path(self._allowed_write_directory).resolve()
             if not folder.is_relative_to(allowed):
                 raise DatasetError(
-                    f"{target_directory} lies outside the folder in which this server lets blocks write; "
-                    "choose one inside"
+                    f"{target_directory} is outside the folder in which this server lets blocks write; "
+                    "choose a folder inside it"
                 )
         return folder
 
 
-def _visible_boxes(predictions: sv.Detections, height: int, width: int) -> tuple[list[Box], list[str]]:
-    """Boxes clipped to the image, with their class names; those outside it are left out."""
-    corners = sv.clip_boxes(predictions.xyxy.astype(np.float64), (width, height))
-    has_area = (corners[:, 2] > corners[:, 0]) & (corners[:, 3] > corners[:, 1])
-    names = predictions.data.get("class_name", np.empty(0, str))
-    boxes = [tuple(box) for box in corners[has_area].tolist()]
-    return boxes, [str(name) for name in np.asarray(names)[has_area]]
+def _boxes_and_names(predictions: sv.Detections, image: npt.NDArray[np.uint8]) -> tuple[list[Box], list[str]]:
+    """Boxes in pixels, clipped to the image (H, W, 3), and their class names."""
+    height, width = image.shape[:2]
+    visible = clip_to_image(predictions, width, height)
+    names = visible["class_name"] if len(visible) else []
+    return [tuple(box) for box in visible.xyxy.tolist()], [str(name) for name in names]
 
 
 def _outputs(

@@ -5,7 +5,7 @@ Boxes are (N, 4): x_min, y_min, x_max, y_max in pixels of the image that the mod
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 from uuid import uuid4
 
 import numpy as np
@@ -22,51 +22,33 @@ from inference.core.workflows.execution_engine.constants import (
     PARENT_ID_KEY,
 )
 from inference.core.workflows.execution_engine.entities.base import WorkflowImageData
+from pydantic import BaseModel, ConfigDict, Field
 
-from workflow_blocks.blocks.common.client_errors import InvalidInputError, shown
-from workflow_blocks.blocks.common.manifest_fields import check_whole_number
+from workflow_blocks.blocks.common.boxes import clip_to_image
+from workflow_blocks.blocks.common.manifest_fields import Fix, Flag, ZeroToOne
+from workflow_blocks.moondream2.config import MAX_OBJECTS
 
-MAX_DETECTIONS = 50
+MAX_DETECTIONS = MAX_OBJECTS
 
 CLASS_NAME_KEY = "class_name"
 PREDICTION_TYPE = "object-detection"
 
-
-@dataclass(frozen=True)
-class DetectionLimits:
-    """Which detections to keep; `max_detections` counts each prompt's own.
-
-    Raises:
-        InvalidInputError: a limit is out of its range.
-    """
-
-    confidence: float
-    max_detections: int
-    iou_threshold: float
-    class_agnostic_nms: bool
-
-    def __post_init__(self) -> None:
-        check_confidence(self.confidence)
-        check_max_detections(self.max_detections)
-        check_iou_threshold(self.iou_threshold)
+MaxDetections = Annotated[
+    int,
+    Field(strict=True, ge=1, le=MAX_DETECTIONS),
+    Fix(f"give a whole number from 1 to {MAX_DETECTIONS}"),
+]
 
 
-def check_confidence(value: object) -> object:
-    return _check_share("confidence", value)
+class DetectionLimits(BaseModel):
+    """Which detections to keep. `max_detections` is for each prompt."""
 
+    model_config = ConfigDict(frozen=True)
 
-def check_iou_threshold(value: object) -> object:
-    return _check_share("iou_threshold", value)
-
-
-def check_max_detections(value: object) -> object:
-    return check_whole_number("max_detections", value, 1, MAX_DETECTIONS)
-
-
-def _check_share(name: str, value: object) -> object:
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1:
-        return value
-    raise InvalidInputError(f"`{name}` is {shown(value)}; give a number from 0 to 1")
+    confidence: ZeroToOne
+    max_detections: MaxDetections
+    iou_threshold: ZeroToOne
+    class_agnostic_nms: Flag
 
 
 @dataclass(frozen=True)
@@ -107,10 +89,9 @@ def select_detections(
 
     Detections keep their order: by prompt, then as the model found them.
     """
-    xyxy = sv.clip_boxes(found.xyxy, (width, height))
-    detections = sv.Detections(xyxy=xyxy, class_id=found.class_id, confidence=found.confidence)
-    has_area = (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1])
-    detections = detections[has_area & (found.confidence >= limits.confidence)]
+    detections = sv.Detections(xyxy=found.xyxy, class_id=found.class_id, confidence=found.confidence)
+    detections = clip_to_image(detections, width, height)
+    detections = detections[detections.confidence >= limits.confidence]
     detections = detections.with_nms(limits.iou_threshold, class_agnostic=limits.class_agnostic_nms)
     return detections[_surest_of_each_class(detections, limits.max_detections)]
 

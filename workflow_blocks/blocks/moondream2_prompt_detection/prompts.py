@@ -1,56 +1,71 @@
-"""What counts as a prompt."""
+"""Prompts: their types, and how prompts that arrive at run time are read."""
 
-from collections.abc import Iterable
+from typing import Annotated, Any, TypeVar
 
-from workflow_blocks.blocks.common.client_errors import InvalidInputError, shown
+from inference.core.workflows.execution_engine.entities.base import Batch
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints
+
+from workflow_blocks.blocks.common.manifest_fields import Fix, checked
 
 MAX_PROMPTS = 64
 MAX_PROMPT_LENGTH = 256
 
+_Item = TypeVar("_Item")
+
+
+def _stripped(value: object) -> object:
+    return value.strip() if isinstance(value, str) else value
+
+
+def _without_repeats(items: list[_Item]) -> list[_Item]:
+    return list(dict.fromkeys(items))
+
+
+Prompt = Annotated[
+    str,
+    StringConstraints(strict=True, min_length=1, max_length=MAX_PROMPT_LENGTH, pattern=r"\S"),
+    BeforeValidator(_stripped),
+    Fix(
+        f"give a prompt such as 'red car' (1 to {MAX_PROMPT_LENGTH} Unicode characters, not all blank) "
+        f"or a list of 1 to {MAX_PROMPTS} prompts"
+    ),
+]
+# Of prompts; in a manifest also of selectors.
+PromptList = Annotated[
+    list[_Item], AfterValidator(_without_repeats), Field(min_length=1, max_length=MAX_PROMPTS)
+]
+
+
+class _Fields(BaseModel):
+    prompts: Prompt | PromptList[Prompt]
+
 
 def parse_prompts(value: object) -> list[str]:
-    """One prompt or several, as a caller gave them, to distinct prompts without blanks around.
+    """One prompt or several to a list of distinct prompts without surrounding whitespace.
 
     A string is one prompt; commas do not split it.
 
     Raises:
-        InvalidInputError: nothing to look for, or something that is no prompt.
+        InvalidInputError: there is no prompt, there are too many, or one is blank, too long or not a string.
     """
-    if isinstance(value, str):
-        return [parse_prompt(value)]
-    if not isinstance(value, Iterable) or isinstance(value, (bytes, dict)):
-        raise InvalidInputError(
-            f"`prompts` is {shown(value)}; give a string such as 'red car' or a list of strings"
-        )
-    # `dict` keeps the order and drops repeats.
-    prompts = list(dict.fromkeys(parse_prompt(item) for item in value))
-    if not prompts:
-        raise InvalidInputError("`prompts` is an empty list; give at least one prompt")
-    if len(prompts) > MAX_PROMPTS:
-        raise InvalidInputError(
-            f"`prompts` holds {len(prompts)} prompts, at most {MAX_PROMPTS} are taken; use several steps"
-        )
-    return prompts
+    prompts = checked(_Fields, prompts=value).prompts
+    return [prompts] if isinstance(prompts, str) else prompts
 
 
-def parse_prompt(value: object) -> str:
-    """A single prompt without blanks around.
+def prompts_of_images(prompts: Any, n_images: int) -> list[list[str]]:
+    """Each image's prompts, from what the engine passes to `run`.
+
+    Args:
+        prompts: a batch with one value for each image, or, where the definition has a list with selectors,
+            a list with a literal or such a batch at each place.
+        n_images: how many images there are.
 
     Raises:
-        InvalidInputError: it is no string, no Unicode text, blank or too long.
+        InvalidInputError: see `parse_prompts`.
     """
-    if not isinstance(value, str):
-        raise InvalidInputError(f"`prompts` holds {shown(value)}, which is no string; give words to look for")
-    prompt = value.strip()
-    if not prompt:
-        raise InvalidInputError(f"`prompts` holds {shown(value)}, which is blank; name an object to look for")
-    if len(prompt) > MAX_PROMPT_LENGTH:
-        raise InvalidInputError(
-            f"`prompts` holds a prompt of {len(prompt)} characters, {shown(prompt)}; "
-            f"at most {MAX_PROMPT_LENGTH} are taken"
-        )
-    if any("\ud800" <= character <= "\udfff" for character in prompt):
-        raise InvalidInputError(
-            f"`prompts` holds {shown(value)}, which has half of a surrogate pair; give Unicode text"
-        )
-    return prompt
+    if isinstance(prompts, list):
+        return [
+            parse_prompts([entry[index] if isinstance(entry, Batch) else entry for entry in prompts])
+            for index in range(n_images)
+        ]
+    return [parse_prompts(value) for value in prompts]

@@ -1,11 +1,12 @@
 """The block `workflow_blocks/moondream2_prompt_detection@v1`."""
 
 from collections import defaultdict
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from inference.core.exceptions import InvalidModelIDError
+from inference.core.cache.air_gapped import has_cached_model_variant
+from inference.core.env import ALLOW_INFERENCE_MODELS_DIRECTLY_ACCESS_LOCAL_PACKAGES
 from inference.core.workflows.core_steps.common.entities import StepExecutionMode
 from inference.core.workflows.execution_engine.entities.base import Batch, OutputDefinition, WorkflowImageData
 from inference.core.workflows.execution_engine.entities.types import (
@@ -33,91 +34,124 @@ from inference.core.workflows.prototypes.block import (
     roboflow_platform_model,
 )
 from inference.core.workflows.prototypes.models_provider import ModelsProvider
-from inference_models.errors import (
-    BaseInferenceModelsError,
-    ForbiddenModelAccessError,
-    ModelInputError,
-    PaymentRequiredModelAccessError,
-    RetryError,
-    UnauthorizedModelAccessError,
-    UsagePausedModelAccessError,
-)
-from pydantic import BeforeValidator, ConfigDict, Field
+from inference_models.errors import ModelInputError
+from pydantic import ConfigDict, Field, field_validator
 from roboflow_workflows.execution_engine.entities.workload import (
     Discovery,
     RuntimeRestriction,
     WorkOperation,
 )
-from roboflow_workflows.prototypes.platform_errors import (
-    RoboflowAPIConnectionError,
-    RoboflowAPINotNotFoundError,
-    RoboflowAPITimeoutError,
-)
 
-from workflow_blocks.blocks.common.client_errors import (
-    InvalidInputError,
-    UnavailableError,
-    as_client_error,
-    shown,
-)
+from workflow_blocks.blocks.common.client_errors import InvalidInputError, UnavailableError, as_client_error
 from workflow_blocks.blocks.common.data_representation import to_engine
-from workflow_blocks.blocks.common.images import to_bgr_uint8
-from workflow_blocks.blocks.common.manifest_fields import unless_selector
+from workflow_blocks.blocks.common.images import to_bgr_uint8, to_jpeg_base64
+from workflow_blocks.blocks.common.manifest_fields import Flag, ZeroToOne, checked, explain_errors
+from workflow_blocks.blocks.common.model_loading import load_model
 from workflow_blocks.blocks.common.model_version import (
     DEMO_MODEL,
+    LOCAL_PACKAGES_SETTING,
     RELEASED_MODEL,
+    ModelVersion,
     check_model_version,
     is_local,
-    resolve_model_version,
 )
 from workflow_blocks.blocks.common.remote import remote_server
 from workflow_blocks.blocks.moondream2_prompt_detection.predictions import (
     MAX_DETECTIONS,
     DetectionLimits,
     ImageDetections,
+    MaxDetections,
     attach_workflow_data,
-    check_confidence,
-    check_iou_threshold,
-    check_max_detections,
     select_detections,
 )
 from workflow_blocks.blocks.moondream2_prompt_detection.prompts import (
     MAX_PROMPT_LENGTH,
     MAX_PROMPTS,
-    parse_prompt,
-    parse_prompts,
+    Prompt,
+    PromptList,
+    prompts_of_images,
 )
 from workflow_blocks.blocks.moondream2_prompt_detection.remote_detection import detect_remotely
+from workflow_blocks.moondream2.config import STEPS_PER_OBJECT
 
-SHORT_DESCRIPTION = "Find whatever you can name in an image, with Moondream2."
+SHORT_DESCRIPTION = "Detect objects by naming them, with Moondream2."
 
 LONG_DESCRIPTION = f"""
-Detect objects by naming them: give an image and one or many prompts such as "red car" or "person with
-a helmet", and get one object-detection prediction with a box for each thing found.
+Detect objects by naming them. Give an image and one or more prompts, such as "red car" or "person with a
+helmet", and get an object detection prediction with a box for each object found. No training and no fixed
+list of classes are needed.
 
-Each prompt is a class of its own: its words are the class name, its place in the list the class id.
-The image is encoded once however many prompts there are. Boxes are clipped to the image and
-duplicates are removed. `counts` tells how many boxes each prompt found, zeros included.
+## How This Block Works
 
-`model_version` takes Inference's own Moondream2 (`{RELEASED_MODEL}`), the path of a local model package,
-or `{DEMO_MODEL}`: a small model that ships with the plugin, knows only drawn shapes ("red circle",
-"blue star") and runs at once on a CPU.
+The block:
+
+1. Takes one prompt or a list of prompts, either the same for all images or different for each image. A
+   string is one prompt; commas do not split it
+2. Runs Moondream2 for all images and all their prompts
+3. Makes each prompt a class: its text is the class name, and its place in the list is the class id
+4. Clips boxes to the image and drops boxes outside it
+5. Drops boxes below `confidence`, removes duplicates by non-maximum suppression (`iou_threshold`,
+   `class_agnostic_nms`), and keeps the `max_detections` most confident boxes of each prompt
+6. Returns `predictions`, the object detection prediction, and `counts`, a dictionary with the number of
+   boxes of each prompt, including zeros
+
+`model_version` selects the model:
+
+- `{RELEASED_MODEL}` is Inference's own Moondream2, which Inference downloads. It gives every
+  box the confidence 1.0
+- The path of a **local model package** runs the weights in it on this plugin's runtime
+- `{DEMO_MODEL}` is a small model that comes with this plugin and runs on any CPU. It knows only drawn
+  shapes, such as "red circle" or "blue star"
+
+On this plugin's runtime, which serves local model packages and `{DEMO_MODEL}`, an image is encoded once
+for all its prompts, every box has a real confidence, and weights are loaded from safetensors files only.
+
+## Example
+
+This step detects two classes. For an image of one person without a helmet, `$steps.detection.counts` is
+`{{"person": 1, "person with a helmet": 0}}`.
+
+```json
+{{
+  "type": "workflow_blocks/moondream2_prompt_detection@v1",
+  "name": "detection",
+  "images": "$inputs.image",
+  "prompts": ["person", "person with a helmet"],
+  "model_version": "{RELEASED_MODEL}",
+  "max_detections": 20
+}}
+```
+
+## Common Use Cases
+
+- **Open-Vocabulary Detection**: Find objects that no trained model knows, by describing them in words
+- **Counting**: Count several kinds of objects in one step with `counts`
+- **Alerts**: Send a notification only if an object is in the image
+- **Redaction**: Find faces, screens or license plates, and blur them
+- **Dataset Labeling**: Label images by prompts, and train a smaller model on the dataset
+
+## Connecting to Other Blocks
+
+- **After image inputs, Image Slicer or Dynamic Crop** to search whole images, tiles (for small objects) or
+  the boxes of an earlier step
+- **After blocks that output text or lists** to use prompts that the workflow computes, also different ones
+  for each image
+- **Before visualization blocks** (e.g., Bounding Box, Label, Blur or Pixelate Visualization) to draw or hide
+  what was found
+- **Before blocks that take object detections** (e.g., Detections Filter, Byte Tracker, Detections Stitch)
+- **Before Detections Table or Detections Dataset Export** to write a CSV file or a COCO, YOLO or Pascal VOC
+  dataset
+- **Before Continue If** to run other steps only if something was found
+
+## Requirements
+
+- Local model packages and `{DEMO_MODEL}` need
+  `{LOCAL_PACKAGES_SETTING}=True` on the server
+- Inference's own Moondream2 needs about 4 GB of weights, and is slow without a GPU
+- Without internet access, the block works with local model packages and `{DEMO_MODEL}`, and with
+  Inference's own Moondream2 once its weights are cached
+- With `MOONDREAM2_API_URL` set on the server, another Inference server runs the model
 """
-
-# How many decoder steps the model takes for one box.
-TOKENS_PER_DETECTION = 3
-
-
-def _check_prompts(value: object) -> object:
-    """Prompts in a definition or from an input; what selectors in them stand for is checked later."""
-    given = value if isinstance(value, list) else [value]
-    literals = [item for item in given if not is_workflow_selector(item)]
-    if len(literals) < len(given):
-        for item in literals:
-            parse_prompt(item)
-        return value
-    parse_prompts(value)
-    return value
 
 
 class BlockManifest(WorkflowBlockManifest):
@@ -145,53 +179,63 @@ class BlockManifest(WorkflowBlockManifest):
     )
     type: Literal["workflow_blocks/moondream2_prompt_detection@v1"]
     images: Selector(kind=[IMAGE_KIND]) = ImageInputField
-    prompts: Annotated[
-        Selector(kind=[STRING_KIND, LIST_OF_VALUES_KIND]) | str | list[Selector(kind=[STRING_KIND]) | str],
-        BeforeValidator(_check_prompts),
-    ] = Field(
+    prompts: (
+        Selector(kind=[STRING_KIND, LIST_OF_VALUES_KIND])
+        | Prompt
+        | PromptList[Selector(kind=[STRING_KIND]) | Prompt]
+    ) = Field(
         title="Prompts",
         description="What to find: one prompt, a list of prompts, or a selector to either (the same for all "
-        "images, or one value for each). A string is one prompt; commas do not split it. Repeats count "
+        "images, or one value for each image). A string is one prompt; commas do not split it. Repeats count "
         f"once. At most {MAX_PROMPTS} prompts of {MAX_PROMPT_LENGTH} characters.",
         examples=["red car", ["person", "person with a helmet"], "$inputs.prompts"],
     )
-    model_version: Annotated[
-        Selector(kind=[ROBOFLOW_MODEL_ID_KIND, STRING_KIND]) | str, BeforeValidator(check_model_version)
-    ] = Field(
+    model_version: Selector(kind=[ROBOFLOW_MODEL_ID_KIND, STRING_KIND]) | ModelVersion = Field(
         default=RELEASED_MODEL,
         title="Model",
         description=f"The Moondream2 to run: Inference's own ({RELEASED_MODEL}), the path of a local model "
-        f"package, or {DEMO_MODEL} for the small bundled model that knows drawn shapes.",
+        f"package, or {DEMO_MODEL}, the small bundled model that knows drawn shapes.",
         examples=[RELEASED_MODEL, DEMO_MODEL, "$inputs.model_version"],
+        json_schema_extra={"always_visible": True},
     )
-    confidence: Annotated[
-        float | Selector(kind=[FLOAT_ZERO_TO_ONE_KIND]), unless_selector(check_confidence)
-    ] = Field(
+    confidence: ZeroToOne | Selector(kind=[FLOAT_ZERO_TO_ONE_KIND]) = Field(
         default=0.0,
-        description="Boxes that the model is less sure of than this are dropped, 0 to 1. Inference's own "
-        "Moondream2 gives every box 1.0; models that run on this plugin's runtime give a real score.",
+        title="Confidence Threshold",
+        description="Boxes with a lower confidence are dropped, 0 to 1. Inference's own Moondream2 gives "
+        "every box 1.0; models on this plugin's runtime give a real confidence.",
         examples=[0.5, "$inputs.confidence"],
+        json_schema_extra={"always_visible": True},
     )
-    max_detections: Annotated[int | Selector(kind=[INTEGER_KIND]), unless_selector(check_max_detections)] = (
-        Field(
-            default=MAX_DETECTIONS,
-            description=f"The most boxes to return for each prompt, 1 to {MAX_DETECTIONS}.",
-            examples=[10, "$inputs.max_detections"],
-        )
+    max_detections: MaxDetections | Selector(kind=[INTEGER_KIND]) = Field(
+        default=MAX_DETECTIONS,
+        title="Max Detections per Prompt",
+        description=f"The most boxes to return for each prompt, 1 to {MAX_DETECTIONS}.",
+        examples=[10, "$inputs.max_detections"],
     )
-    iou_threshold: Annotated[
-        float | Selector(kind=[FLOAT_ZERO_TO_ONE_KIND]), unless_selector(check_iou_threshold)
-    ] = Field(
+    iou_threshold: ZeroToOne | Selector(kind=[FLOAT_ZERO_TO_ONE_KIND]) = Field(
         default=0.5,
+        title="IoU Threshold",
         description="Two boxes that overlap more than this (intersection over union, 0 to 1) count as "
-        "one object, and the surer one stays. 1 keeps all.",
+        "one object, and the more confident box stays. 1 keeps all boxes.",
         examples=[0.5, "$inputs.iou_threshold"],
     )
-    class_agnostic_nms: bool | Selector(kind=[BOOLEAN_KIND]) = Field(
+    class_agnostic_nms: Flag | Selector(kind=[BOOLEAN_KIND]) = Field(
         default=False,
-        description="Whether boxes of different prompts, too, are taken for one object when they overlap.",
+        title="Class-Agnostic NMS",
+        description="Whether boxes of different prompts also count as one object when they overlap.",
         examples=[True, "$inputs.class_agnostic_nms"],
     )
+
+    _explain_errors = field_validator(
+        "images",
+        "prompts",
+        "model_version",
+        "confidence",
+        "max_detections",
+        "iou_threshold",
+        "class_agnostic_nms",
+        mode="wrap",
+    )(explain_errors)
 
     @classmethod
     def get_parameters_accepting_batches(cls) -> list[str]:
@@ -214,6 +258,13 @@ class BlockManifest(WorkflowBlockManifest):
 
     @classmethod
     def get_supported_model_variants(cls) -> list[str] | None:
+        """Models whose cached weights this block needs without internet access; None if it needs none.
+
+        The bundled model is always there, where the server loads local packages.
+        """
+        needs_none = ALLOW_INFERENCE_MODELS_DIRECTLY_ACCESS_LOCAL_PACKAGES
+        if needs_none and not has_cached_model_variant([RELEASED_MODEL]):
+            return None
         return [RELEASED_MODEL]
 
     def discover_dependent_resources(self) -> list[DependentResource] | None:
@@ -238,7 +289,7 @@ _RESTRICTIONS = [
     RuntimeRestriction(
         code="slow_without_gpu",
         severity=Severity.SOFT,
-        note="The released Moondream2 takes many seconds for an image without a GPU. "
+        note="The released Moondream2 takes many seconds per image without a GPU. "
         f"The bundled {DEMO_MODEL} runs well on a CPU.",
         applies_to_runtimes=[Runtime.SELF_HOSTED_CPU],
         applies_to_step_execution_modes=[StepExecutionMode.LOCAL],
@@ -247,19 +298,19 @@ _RESTRICTIONS = [
         code="hosted_api_has_no_moondream2",
         severity=Severity.SOFT,
         note="Remote step execution needs an Inference server that has Moondream2; "
-        "Roboflow's hosted API has not.",
+        "Roboflow's hosted API does not.",
         applies_to_step_execution_modes=[StepExecutionMode.REMOTE],
     ),
 ]
 
 
 def _platform_model_id(model_version: str) -> str | None:
-    """What the engine may load ahead; a local package is loaded when the step runs."""
+    """The model that the engine may load ahead of the run; None for local packages, loaded by the step."""
     return None if is_local(model_version) else model_version
 
 
 class Moondream2PromptDetectionBlockV1(WorkflowBlock):
-    """Finds what prompts name, in batches of images."""
+    """Finds the objects that prompts name, in batches of images."""
 
     def __init__(
         self, model_manager: ModelsProvider, api_key: str | None, step_execution_mode: StepExecutionMode
@@ -287,66 +338,42 @@ class Moondream2PromptDetectionBlockV1(WorkflowBlock):
         class_agnostic_nms: bool,
     ) -> BlockResult:
         try:
-            limits = DetectionLimits(confidence, max_detections, iou_threshold, class_agnostic_nms)
-            prompts_of_images = _prompts_of_images(prompts, len(images))
-            arrays = [to_bgr_uint8(image.numpy_image) for image in images]
+            limits = checked(
+                DetectionLimits,
+                confidence=confidence,
+                max_detections=max_detections,
+                iou_threshold=iou_threshold,
+                class_agnostic_nms=class_agnostic_nms,
+            )
+            prompts_by_image = prompts_of_images(prompts, len(images))
             server = remote_server(self._step_execution_mode, self._api_key)
             if server is None:
-                model_id = self._load_model(model_version)
-                found = self._detect(model_id, arrays, prompts_of_images, max_detections)
+                arrays = [to_bgr_uint8(image.numpy_image) for image in images]
+                model_id = load_model(self._model_manager, model_version, self._api_key)
+                found = self._detect(model_id, arrays, prompts_by_image, limits.max_detections)
             else:
-                encoded = [_jpeg_base64(array, image) for array, image in zip(arrays, images, strict=True)]
+                encoded = [to_jpeg_base64(image) for image in images]
                 model = check_model_version(model_version)
-                found = detect_remotely(server, encoded, prompts_of_images, model, max_detections)
+                found = detect_remotely(server, encoded, prompts_by_image, model, limits.max_detections)
         except (InvalidInputError, ModelInputError) as error:
             raise as_client_error(error, self) from error
         except UnavailableError as error:
             raise as_client_error(error, self, error.status_code) from error
         return [
             _to_outputs(detections, image, image_prompts, limits)
-            for detections, image, image_prompts in zip(found, images, prompts_of_images, strict=True)
+            for detections, image, image_prompts in zip(found, images, prompts_by_image, strict=True)
         ]
-
-    def _load_model(self, model_version: str) -> str:
-        """Registers the model, and loads it unless it is loaded, and gives its id."""
-        model_id = resolve_model_version(model_version)
-        try:
-            self._model_manager.add_model(model_id=model_id, api_key=self._api_key)
-        except (RoboflowAPIConnectionError, RoboflowAPITimeoutError, RetryError) as error:
-            raise UnavailableError(
-                f"`model_version` {shown(model_id)} cannot be fetched: {_first_line(error)}; give a model "
-                "that this server has, or let it reach Roboflow",
-                503,
-            ) from error
-        except _ACCESS_ERRORS:
-            raise  # the server tells what is wrong with the API key
-        except (
-            ValueError,
-            OSError,
-            InvalidModelIDError,
-            RoboflowAPINotNotFoundError,
-            BaseInferenceModelsError,
-        ) as error:
-            mend = (
-                "mend the package"
-                if is_local(model_id)
-                else "give the id of a Moondream2 that this server can load"
-            )
-            raise InvalidInputError(
-                f"`model_version` {shown(model_version)} cannot be loaded: {_first_line(error)}; {mend}"
-            ) from error
-        return model_id
 
     def _detect(
         self,
         model_id: str,
         images_bgr: list[npt.NDArray[np.uint8]],
-        prompts_of_images: list[list[str]],
+        prompts_by_image: list[list[str]],
         max_detections: int,
     ) -> list[ImageDetections]:
-        """Runs the model once for all images that share their prompts."""
+        """Runs the model once for all images with the same prompts."""
         images_by_prompts: dict[tuple[str, ...], list[int]] = defaultdict(list)
-        for index, image_prompts in enumerate(prompts_of_images):
+        for index, image_prompts in enumerate(prompts_by_image):
             images_by_prompts[tuple(image_prompts)].append(index)
         found: dict[int, ImageDetections] = {}
         for prompts, indices in images_by_prompts.items():
@@ -355,41 +382,10 @@ class Moondream2PromptDetectionBlockV1(WorkflowBlock):
                 images=[images_bgr[index] for index in indices],
                 classes=list(prompts),
                 input_color_format="bgr",
-                max_new_tokens=TOKENS_PER_DETECTION * max_detections,
+                max_new_tokens=STEPS_PER_OBJECT * max_detections,
             )
             found.update(zip(indices, map(ImageDetections.from_model, results), strict=True))
         return [found[index] for index in range(len(images_bgr))]
-
-
-_ACCESS_ERRORS = (
-    UnauthorizedModelAccessError,
-    PaymentRequiredModelAccessError,
-    ForbiddenModelAccessError,
-    UsagePausedModelAccessError,
-)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0].partition(" - VISIT ")[0]
-
-
-def _prompts_of_images(prompts: Any, n_images: int) -> list[list[str]]:
-    """Each image's prompts, from one value for each image or from a list of such values."""
-    if isinstance(prompts, list):
-        # A list in the definition that holds selectors: one batch for each place in it.
-        return [
-            parse_prompts([entry[index] if isinstance(entry, Batch) else entry for entry in prompts])
-            for index in range(n_images)
-        ]
-    return [parse_prompts(value) for value in prompts]
-
-
-def _jpeg_base64(bgr: npt.NDArray[np.uint8], image: WorkflowImageData) -> str:
-    """An image for a request: as the caller sent it, unless that was not 8-bit BGR."""
-    given = image.numpy_image
-    if given.shape != bgr.shape or given.dtype != bgr.dtype:
-        image = WorkflowImageData.copy_and_replace(origin_image_data=image, numpy_image=bgr)
-    return str(image.base64_image)
 
 
 def _to_outputs(
