@@ -6,8 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
-# The most objects that are looked for with one prompt, and the decoder steps for each: x, y, size; a point has
-# no size.
+# The most objects that one prompt finds, and the decoder steps for each: x, y, size; a point has no size.
 MAX_OBJECTS = 50
 STEPS_PER_OBJECT = 3
 STEPS_PER_POINT = 2
