@@ -3,10 +3,8 @@
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import cv2
-import matplotlib
 import numpy as np
 import torch
 from rich.console import Console
@@ -16,11 +14,6 @@ from rich.table import Table
 from training.scenes import draw_scene
 from workflow_blocks.moondream2.image_crops import UInt8Array
 
-matplotlib.use("agg")
-from matplotlib import pyplot
-from matplotlib.axes import Axes
-
-PICTURES = Path("docs/benchmarks")
 console = Console(width=110)
 
 
@@ -76,25 +69,14 @@ def drawn_image(height: int, width: int, seed: int = 0) -> UInt8Array:
     return np.asarray(cv2.cvtColor(scene, cv2.COLOR_RGB2BGR), np.uint8)
 
 
+def machine() -> str:
+    """What the models run on, and their type of numbers there."""
+    if torch.cuda.is_available():
+        return f"{torch.cuda.get_device_name()}, bfloat16"
+    return f"{torch.get_num_threads()} CPU cores, float32"
+
+
 def show(table: Table) -> None:
     """Prints a table with what the machine is."""
-    where = (
-        torch.cuda.get_device_name()
-        if torch.cuda.is_available()
-        else f"{torch.get_num_threads()} CPU threads"
-    )
-    table.caption = f"{where}, torch {torch.__version__}"
+    table.caption = f"{machine()}, torch {torch.__version__}"
     console.print(table)
-
-
-def draw(name: str, titles: list[str], fill: Callable[[int, Axes], None]) -> None:
-    """Draws one plot for each title, filled by `fill(index, axes)`, into docs/benchmarks/<name>.png."""
-    figure, axes = pyplot.subplots(1, len(titles), figsize=(4.6 * len(titles), 3.8), squeeze=False)
-    for index, (title, axis) in enumerate(zip(titles, axes[0], strict=True)):
-        fill(index, axis)
-        axis.set_title(title)
-    figure.tight_layout()
-    PICTURES.mkdir(parents=True, exist_ok=True)
-    figure.savefig(PICTURES / f"{name}.png", dpi=80)
-    pyplot.close(figure)
-    console.print(f"Drew {PICTURES / name}.png")

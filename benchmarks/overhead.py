@@ -2,13 +2,15 @@
 
 import statistics
 import time
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from matplotlib.axes import Axes
 from rich.table import Table
 
-from benchmarks.measure import draw, drawn_image, show
+from benchmarks.draw import FOLDER, publish
+from benchmarks.measure import drawn_image, machine, show
+from benchmarks.plots import percentiles
 from benchmarks.workflows import PROMPTS, core_blocks, our_block
 from workflow_blocks.blocks.common.model_version import demo_model_folder
 from workflow_blocks.inference_host.engine import make_model_manager
@@ -44,8 +46,11 @@ def measure(rounds: int) -> dict[str, list[float]]:
     return added
 
 
-def main(rounds: Annotated[int, typer.Option(help="How often each is measured.")] = 100) -> None:
-    """Prints a table and draws docs/benchmarks/overhead.png."""
+def main(
+    rounds: Annotated[int, typer.Option(help="How often each is measured.")] = 100,
+    folder: Annotated[Path, typer.Option(help="Where the results and the picture go.")] = FOLDER,
+) -> None:
+    """Prints a table, and writes and draws overhead.json."""
     added = measure(rounds)
     table = Table("", "median, ms", "9 of 10 below, ms", title="Block and engine, one 1280 x 720 image")
     for name, values in added.items():
@@ -54,11 +59,8 @@ def main(rounds: Annotated[int, typer.Option(help="How often each is measured.")
         )
     show(table)
 
-    def fill(_: int, axis: Axes) -> None:
-        axis.boxplot(list(added.values()), tick_labels=list(added), showfliers=False)
-        axis.set(ylabel="milliseconds", ylim=(0, None))
-
-    draw("overhead", ["added to the model's own time"], fill)
+    milliseconds = {name: percentiles(values) for name, values in added.items()}
+    publish("overhead", {"machine": machine(), "image": "1280 x 720", "milliseconds": milliseconds}, folder)
 
 
 if __name__ == "__main__":

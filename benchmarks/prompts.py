@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from matplotlib.axes import Axes
 from rich.table import Table
 
-from benchmarks.measure import draw, drawn_image, show, side_by_side
+from benchmarks.draw import FOLDER, publish
+from benchmarks.measure import drawn_image, machine, show, side_by_side
 from benchmarks.packages import DEVICE, LARGE, LARGE_NAME, OBJECTS_PER_PROMPT, random_package
 from benchmarks.workflows import PROMPTS, core_blocks, our_block
 from workflow_blocks.blocks.common.model_version import demo_model_folder
@@ -51,17 +51,18 @@ def measure(model_manager: Any, package: Path, max_objects: int, rounds: int) ->
 
 def main(
     rounds: Annotated[int, typer.Option(help="How often each is measured on the large model.")] = 2,
+    folder: Annotated[Path, typer.Option(help="Where the results and the picture go.")] = FOLDER,
 ) -> None:
-    """Prints a table for each model and draws docs/benchmarks/prompts.png."""
+    """Prints a table for each model, and writes and draws prompts.json."""
     model_manager = make_model_manager()
     with random_package(LARGE, torch.bfloat16) as package:
-        results = {
+        models = {
             "bundled model": measure(model_manager, demo_model_folder(), 50, 15 * rounds),
             f"{LARGE_NAME}, {OBJECTS_PER_PROMPT} objects a prompt": measure(
                 model_manager, package, OBJECTS_PER_PROMPT, rounds
             ),
         }
-    for title, seconds in results.items():
+    for title, seconds in models.items():
         table = Table(
             "prompts", *(f"{name}, s" for name in seconds), "core / ours", "ours / one prompt", title=title
         )
@@ -71,13 +72,15 @@ def main(
             table.add_row(str(count), *row, f"{core / ours:.1f}", f"{ours / seconds[OURS][0]:.2f}")
         show(table)
 
-    def fill(index: int, axis: Axes) -> None:
-        for name, values in list(results.values())[index].items():
-            axis.plot(COUNTS, values, marker="o", label=name)
-        axis.set(xlabel="prompts", ylabel="seconds", ylim=(0, None))
-        axis.legend()
-
-    draw("prompts", list(results), fill)
+    measured = {
+        title: {
+            "seconds": seconds,
+            "ratios": [core / ours for ours, core in zip(seconds[OURS], seconds[CORE], strict=True)],
+        }
+        for title, seconds in models.items()
+    }
+    results = {"machine": machine(), "image": "640 x 480", "n_prompts": COUNTS, "models": measured}
+    publish("prompts", results, folder)
 
 
 if __name__ == "__main__":

@@ -16,10 +16,10 @@ from urllib.parse import urlparse
 import cv2
 import requests
 import typer
-from matplotlib.axes import Axes
 from rich.table import Table
 
-from benchmarks.measure import draw, drawn_image, show, side_by_side
+from benchmarks.draw import FOLDER, publish
+from benchmarks.measure import drawn_image, machine, show, side_by_side
 from benchmarks.real_server import RealServer, running_server
 from benchmarks.workflows import PROMPTS, core_blocks, our_block
 from workflow_blocks.inference_host.engine import make_model_manager
@@ -132,14 +132,17 @@ def measure_http(server: RealServer) -> dict[str, float]:
     }
 
 
-def main(rounds: Annotated[int, typer.Option(help="How often each is measured.")] = 10) -> None:
-    """Prints two tables and draws docs/benchmarks/remote.png."""
+def main(
+    rounds: Annotated[int, typer.Option(help="How often each is measured.")] = 10,
+    folder: Annotated[Path, typer.Option(help="Where the results and the picture go.")] = FOLDER,
+) -> None:
+    """Prints two tables, and writes and draws remote.json."""
     # Inference, imported later, refuses remote execution when it is offline; nothing here leaves the machine.
     os.environ |= {"OFFLINE_MODE": "False", "TELEMETRY_OPT_OUT": "True"}
     # The same images come again and again: without the cache each is encoded anew.
     with (
-        tempfile.TemporaryDirectory() as folder,
-        running_server(Path(folder), OFFLINE_MODE="True", MOONDREAM2_IMAGE_CACHE_MB="0") as server,
+        tempfile.TemporaryDirectory() as work,
+        running_server(Path(work), OFFLINE_MODE="True", MOONDREAM2_IMAGE_CACHE_MB="0") as server,
     ):
         seconds = measure_remote(server, rounds)
         os.environ["MOONDREAM2_API_URL"], os.environ["MOONDREAM2_IMAGE_CACHE_MB"] = "", "0"
@@ -162,17 +165,15 @@ def main(rounds: Annotated[int, typer.Option(help="How often each is measured.")
     table.add_row(f"{N_CLIENTS} clients", f"{http['requests a second']:.1f} requests a second")
     show(table)
 
-    def fill(_: int, axis: Axes) -> None:
-        for index, block in enumerate(("our block", "core blocks")):
-            places = [number + 0.38 * index for number in range(len(seconds))]
-            axis.bar(places, [measured[block] for measured in seconds.values()], width=0.36, label=block)
-        axis.set_xticks(
-            [number + 0.19 for number in range(len(seconds))], [f"steps: {name}" for name in seconds]
-        )
-        axis.set(ylabel="seconds")
-        axis.legend()
-
-    draw("remote", ["8 images x 4 prompts, 50 ms away"], fill)
+    results = {
+        "machine": machine(),
+        "image": f"{WIDTH} x {HEIGHT}",
+        "n_images": N_IMAGES,
+        "n_prompts": N_PROMPTS,
+        "round_trip_ms": ROUND_TRIP_S * 1e3,
+        "seconds": seconds,
+    }
+    publish("remote", results, folder)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-import matplotlib
 import numpy as np
 import numpy.typing as npt
 import supervision as sv
@@ -16,6 +15,7 @@ from rich.table import Table
 from supervision.metrics import MeanAveragePrecision
 from torch import Tensor
 
+from benchmarks.draw import FOLDERS, publish
 from training.bins import ObjectWithBins, RuntimeWithBins
 from training.evaluate import GROUPS, compare
 from training.prompts import plain_prompt
@@ -24,9 +24,6 @@ from workflow_blocks.blocks.common.model_version import demo_model_folder
 from workflow_blocks.moondream2.objects import DetectedObject, ObjectDecoder
 from workflow_blocks.moondream2.region import Choice
 from workflow_blocks.moondream2.runtime import Query, Runtime
-
-matplotlib.use("agg")
-from matplotlib import pyplot
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -142,14 +139,14 @@ def reliability(scores: FloatArray, hits: npt.NDArray[np.bool_]) -> tuple[FloatA
 
 def main(
     scenes: Annotated[int, typer.Option(help="How many scenes of each kind.")] = 300,
-    picture: Annotated[Path, typer.Option(help="Where the picture goes.")] = Path("docs/scores.png"),
+    folder: Annotated[Path, typer.Option(help="Where the results and the picture go.")] = FOLDERS["scores"],
 ) -> None:
-    """Prints the comparison and draws the reliability of the chosen score."""
+    """Prints the comparison, and writes and draws scores.json: the reliability of the chosen score."""
     detector = RuntimeWithBins.from_folder(demo_model_folder())
     by_overlap = RuntimeByOverlap(detector.model, detector.tokenizer)
     refining = Runtime(detector.model, detector.tokenizer, refine_boxes=True)
-    figure, axes = pyplot.subplots(1, 2, figsize=(9, 4.2), sharey=True)
-    for axis, (kind, options) in zip(axes, {"hard": HARD, "ordinary": DEFAULT_OPTIONS}.items(), strict=True):
+    found: dict[str, Any] = {}
+    for kind, options in {"hard": HARD, "ordinary": DEFAULT_OPTIONS}.items():
         answered = answer(detector, options, scenes, f"{kind} scenes")
         table = Table("score", "mAP@50", "mAP@50:95", "calibration error", title=f"{scenes} {kind} scenes")
         rows = [(name, answered, score) for name, score in CANDIDATES.items()]
@@ -157,20 +154,18 @@ def main(
         rows.append(("p_object x expected overlap", overlapping, lambda item: item.confidence))
         refined = answer(refining, options, scenes, "refined boxes")
         rows.append(("chosen, boxes refined", refined, lambda item: item.confidence))
+        bins = {}
         for name, source, score in rows:
             scores = np.array([score(item) for scene in source for item in scene.objects])
             hits = np.concatenate([correct(scene) for scene in source])
             means, shares, error = reliability(scores, hits)
             table.add_row(name, *(f"{value:.3f}" for value in (*average_precision(source, score), error)))
             if name in ("p_object", "p_object x p_box (chosen)"):
-                axis.plot(means, shares, marker="o", label=name)
+                bins[name] = {"score": means.round(4).tolist(), "right": shares.round(4).tolist()}
         Console().print(table)
-        axis.plot([0, 1], [0, 1], color="grey", linestyle=":", label="perfectly calibrated")
-        axis.set(title=f"{kind} scenes: {hits.mean():.0%} of {len(hits)} boxes are right", xlabel="score")
-    axes[0].set_ylabel("share of boxes that are right (IoU at least 0.5)")
-    axes[0].legend()
-    figure.tight_layout()
-    figure.savefig(picture, dpi=90)
+        hits = np.concatenate([correct(scene) for scene in answered])
+        found[kind] = {"boxes": len(hits), "right": float(hits.mean()), "scores": bins}
+    publish("scores", {"n_scenes": scenes, "scenes": found}, folder)
 
 
 if __name__ == "__main__":

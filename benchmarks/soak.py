@@ -19,11 +19,12 @@ import numpy as np
 import psutil
 import requests
 import typer
-from matplotlib.axes import Axes
 from rich.progress import Progress
 from rich.table import Table
 
-from benchmarks.measure import console, draw, drawn_image, show
+from benchmarks.draw import FOLDER, publish
+from benchmarks.measure import console, drawn_image, machine, show
+from benchmarks.plots import percentiles
 from benchmarks.real_server import RealServer, running_server
 
 WORKFLOWS: dict[str, dict[str, Any]] = {
@@ -195,9 +196,10 @@ def growth(memory: list[tuple[float, int]]) -> float:
 def main(
     minutes: Annotated[float, typer.Option(help="How long.")] = 5.0,
     clients: Annotated[int, typer.Option(help="How many at once.")] = 16,
+    folder: Annotated[Path, typer.Option(help="Where the results and the picture go.")] = FOLDER,
 ) -> None:
-    """Prints a table and draws docs/benchmarks/soak.png; exit code 1 for a wrong answer or a leak."""
-    with tempfile.TemporaryDirectory() as folder, running_server(Path(folder)) as server:
+    """Prints a table, writes and draws soak.json; exit code 1 for a wrong answer or a leak."""
+    with tempfile.TemporaryDirectory() as work, running_server(Path(work)) as server:
         findings = soak(server, minutes, clients)
     grown = growth(findings.memory)
     n_good = sum(map(len, findings.seconds.values()))
@@ -220,18 +222,19 @@ def main(
     for problem in findings.problems[:10]:
         console.print(f"  {problem}")
 
-    def fill(index: int, axis: Axes) -> None:
-        if index == 0:
-            axis.boxplot(
-                list(findings.seconds.values()), tick_labels=list(findings.seconds), showfliers=False
-            )
-            axis.tick_params("x", rotation=20)
-            axis.set(ylabel="seconds", ylim=(0, None))
-        else:
-            axis.plot(*zip(*((second, n_bytes / 2**30) for second, n_bytes in findings.memory), strict=True))
-            axis.set(xlabel="seconds", ylabel="resident memory, GiB", ylim=(0, None))
-
-    draw("soak", ["answers to good requests", "the server's memory"], fill)
+    results = {
+        "machine": machine(),
+        "image": ", ".join(f"{width} x {height}" for height, width in SIZES),
+        "n_clients": clients,
+        "minutes": minutes,
+        "n_good": n_good,
+        "n_bad": findings.n_bad,
+        "n_problems": len(findings.problems),
+        "growth": grown,
+        "seconds": {name: percentiles(seconds) for name, seconds in findings.seconds.items()},
+        "memory": [(round(second), round(n_bytes / 2**30, 4)) for second, n_bytes in findings.memory],
+    }
+    publish("soak", results, folder)
     if findings.problems or grown > MAX_GROWTH:
         raise typer.Exit(1)
 

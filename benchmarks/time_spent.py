@@ -5,18 +5,18 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from unittest import mock
 
 import torch
 import typer
-from matplotlib.axes import Axes
 from rich.table import Table
 
+from benchmarks.draw import FOLDER, publish
 from benchmarks.measure import (
-    draw,
     drawn_image,
     finish_queued_work,
+    machine,
     matrix_product_rate,
     memory_bandwidth,
     show,
@@ -126,13 +126,15 @@ def measure(package: Path, rounds: int) -> dict[str, dict[str, float]]:
     }
 
 
-def main() -> None:
-    """Prints a table for each model and draws docs/benchmarks/time_spent.png."""
+def main(
+    folder: Annotated[Path, typer.Option(help="Where the results and the picture go.")] = FOLDER,
+) -> None:
+    """Prints a table for each model, and writes and draws time_spent.json."""
     with random_package(LARGE, torch.bfloat16) as package:
-        results = {"bundled model": measure(demo_model_folder(), 20), LARGE_NAME: measure(package, 2)}
+        models = {"bundled model": measure(demo_model_folder(), 20), LARGE_NAME: measure(package, 2)}
     dtype = torch.bfloat16 if DEVICE == "cuda" else torch.float32
     peak, bandwidth = matrix_product_rate(DEVICE, dtype), memory_bandwidth(DEVICE)
-    for title, stages in results.items():
+    for title, stages in models.items():
         table = Table(
             "stage",
             "ms",
@@ -153,12 +155,17 @@ def main() -> None:
             )
         show(table)
 
-    def fill(index: int, axis: Axes) -> None:
-        stages = list(results.values())[index]
-        axis.barh(STAGES[::-1], [stages[stage]["seconds"] * 1e3 for stage in STAGES[::-1]])
-        axis.set(xlabel="milliseconds")
-
-    draw("time_spent", list(results), fill)
+    milliseconds = {
+        title: {stage: measured["seconds"] * 1e3 for stage, measured in stages.items()}
+        for title, stages in models.items()
+    }
+    results = {
+        "machine": machine(),
+        "image": "640 x 480",
+        "n_prompts": PROMPTS_AT_ONCE,
+        "models": milliseconds,
+    }
+    publish("time_spent", results, folder)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ SIZE_OCTAVES = 10.0
 # How far a box may differ from the chosen one to count as near, as a share of its size: see docs/scores.md.
 NEAR = 0.2
 # How far a point may lie from the chosen one to count as near, relative to the image.
-NEAR_POINT = 0.02
+NEAR_POINT = 0.03
 
 
 class Region(nn.Module):
