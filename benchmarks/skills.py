@@ -10,7 +10,7 @@ from rich.table import Table
 from benchmarks.measure import drawn_image, show, side_by_side
 from benchmarks.packages import DEVICE, LARGE, LARGE_NAME, random_package
 from workflow_blocks.inference_host.model import load_runtime
-from workflow_blocks.moondream2.answers import TextSettings
+from workflow_blocks.moondream2.answers import Answer, TextSettings
 from workflow_blocks.moondream2.choices import ChoiceScorer
 from workflow_blocks.moondream2.decoding import Batcher, Request
 from workflow_blocks.moondream2.memory import WorkingMemory
@@ -29,9 +29,10 @@ def measure_questions(runtime: Runtime, image: EncodedImage, rounds: int) -> dic
     """Seconds of one question and of `N_QUESTIONS`, with answers of `TOKENS` tokens."""
     settings = TextSettings(max_tokens=TOKENS)
 
-    def ask(count: int) -> None:
+    def ask(count: int) -> list[Answer]:
         answers = runtime.query([Question(image, text) for text in QUESTIONS[:count]], settings)
         assert all(len(answer.token_ids) == TOKENS for answer in answers)
+        return answers
 
     runs: dict[str, Callable[[], object]] = {
         "one question": lambda: ask(1),
