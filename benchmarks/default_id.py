@@ -2,8 +2,8 @@
 
 Inference's own Moondream2 needs code that comes with the released weights, which cannot be shipped here. Its
 work is replayed on the parts of this plugin's runtime: for each prompt it encodes the image and decodes the
-prompt alone, in bfloat16. The rows between show what each difference gives: the dtype, sharing the encoding, and
-decoding together.
+prompt alone, in bfloat16. The rows between show what each difference gives: the dtype, sharing the encoding,
+and decoding together.
 """
 
 from collections.abc import Callable
