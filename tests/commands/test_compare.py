@@ -53,7 +53,7 @@ def files_of(folder):
 def test_both_classes_are_compared(package, tmp_path):
     images = tmp_path / "images"
     images.mkdir()
-    for name in ("gradient.jpg", "night.jpg"):
+    for name in ("clutter.jpg", "stars.jpg"):
         shutil.copy(SAMPLE_IMAGES / name, images / name)
     before, out = files_of(package), tmp_path / "out"
 
@@ -104,7 +104,7 @@ def test_both_classes_are_compared(package, tmp_path):
     assert shown["Python of the package"] == ["changes.py", "none ran", "none ran"]
     for count in ("1 prompt", "4 prompts", "8 prompts"):
         assert all("x)" in cell for cell in shown[f"time, {count}"][1:])
-    for name in ("gradient.jpg", "night.jpg"):
+    for name in ("clutter.jpg", "stars.jpg"):
         picture = cv2.imread(str(out / f"comparison_{name}"))
         assert picture.shape[1] > 2 * 700
 
