@@ -101,7 +101,7 @@ def test_both_classes_are_compared(package, tmp_path):
         assert shown[name][:5] == list(map(str, row)), name
     assert float(shown["red circle"][5]) == pytest.approx(0.8, abs=0.05)
     assert shown["confidence"][0] == "always 1.00"
-    assert shown["Python of the package"] == ["changes.py", "none ran", "none ran"]
+    assert shown["package's Python"] == ["changes.py", "none ran", "none ran"]
     for count in ("1 prompt", "4 prompts", "8 prompts"):
         assert all("x)" in cell for cell in shown[f"time, {count}"][1:])
     for name in ("clutter.jpg", "stars.jpg"):

@@ -83,8 +83,8 @@ def _annotated(
     ]
     palette = sv.ColorPalette([_AGREES, _DIFFERS])
     look = {"color": palette, "color_lookup": sv.ColorLookup.CLASS}
-    edge = sv.BoxAnnotator(sv.Color.WHITE, thickness=5)  # so that boxes are seen on every colour
+    edge = sv.BoxAnnotator(sv.Color.WHITE, thickness=6)  # so that boxes are seen on every colour
     picture = edge.annotate(picture.copy(), detections)
-    picture = sv.BoxAnnotator(thickness=2, **look).annotate(picture, detections)
+    picture = sv.BoxAnnotator(thickness=3, **look).annotate(picture, detections)
     annotator = sv.LabelAnnotator(text_scale=0.45, text_padding=4, smart_position=True, **look)
     return np.asarray(annotator.annotate(picture, detections, labels), np.uint8)

@@ -55,8 +55,8 @@ def runtimes_table(comparison: Comparison) -> Table:
     """What each class found and used, a column for each."""
     inference = comparison.inference
     columns = ([inference] if inference else []) + comparison.plugin
-    titles = [title(measured, measured is not inference).replace(", ", "\n") for measured in columns]
-    table = _table("Summary", "", *titles)
+    titles = [title(measured, measured is not inference) for measured in columns]
+    table = _table("Summary", "", *(name.replace(", ", "\n").replace(" (", "\n(") for name in titles))
 
     def add_row(name: str, cells: Sequence[str], last: bool = False) -> None:
         table.add_row(name, *cells, end_section=last)
@@ -77,7 +77,7 @@ def runtimes_table(comparison: Comparison) -> Table:
     add_row("peak memory", [_gib(measured.memory) for measured in columns])
     if any(measured.gpu_memory is not None for measured in columns):
         add_row("peak GPU memory", [_gib(measured.gpu_memory) for measured in columns])
-    add_row("Python of the package", ["\n".join(map(escape, m.python_files)) or "none ran" for m in columns])
+    add_row("package's Python", ["\n".join(map(escape, m.python_files)) or "none ran" for m in columns])
     return table
 
 
