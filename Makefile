@@ -49,7 +49,7 @@ gallery: $(READY) ## Draw the pictures in docs/gallery again from the workflow d
 	@$(BIN)/python -m docs.draw_gallery
 
 clean: ## Remove the environment and what the demo wrote.
-	rm -rf $(VENV) demo_output results
+	rm -rf $(VENV) compare_output demo_output results
 
 # uv installs in a minute what takes pip several; pip is the way where uv cannot reach the packages.
 $(READY): pyproject.toml $(wildcard constraints/*.txt)

@@ -15,8 +15,9 @@ PACKAGE = ROOT / "workflow_blocks"
 MAY_IMPORT = {
     "__init__": {"blocks"},
     "__main__": {"commands"},
-    "commands": {"running", "blocks", "inference_host", "moondream2", "datasets"},
+    "commands": {"running", "evaluation", "blocks", "inference_host", "moondream2", "datasets"},
     "running": {"blocks", "inference_host", "moondream2", "datasets"},
+    "evaluation": {"inference_host", "moondream2", "datasets"},
     "blocks": {"moondream2", "datasets"},
     "inference_host": {"moondream2"},
     "moondream2": set(),

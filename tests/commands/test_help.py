@@ -14,7 +14,7 @@ def help_of(*arguments):
     return result.output
 
 
-@pytest.mark.parametrize("command", ["demo", "run", "serve", "build-model"])
+@pytest.mark.parametrize("command", ["demo", "run", "serve", "build-model", "compare"])
 def test_no_default_is_shown_as_none(command):
     text = help_of(command)
 

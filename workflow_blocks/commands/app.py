@@ -3,6 +3,7 @@
 import typer
 
 from workflow_blocks.commands.build_model import build_model
+from workflow_blocks.commands.compare import compare
 from workflow_blocks.commands.demo import demo
 from workflow_blocks.commands.messages import hide_warnings_of_libraries
 from workflow_blocks.commands.run import run
@@ -22,3 +23,4 @@ for command in (demo, run):
     )(command)
 app.command()(serve)
 app.command()(build_model)
+app.command()(compare)
