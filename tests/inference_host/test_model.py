@@ -148,13 +148,24 @@ def test_threads_that_load_at_once_get_one_model_that_works(
         torch.testing.assert_close(found.xyxy, expected.xyxy, rtol=0, atol=1e-2)
 
 
-def test_compiled_blocks_find_the_same(golden_package, model, image_bgr, monkeypatch):
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.long)])
+def test_compiled_blocks_find_the_same(golden_package, model, image_bgr, monkeypatch, backend):
+    """The backend `eager` runs what `torch.compile` has traced; `inductor`, its default, makes C++ of it."""
+    compiled_functions = []
+    torch_compile = torch.compile
+
+    def compile_with_backend(function, **options):
+        compiled_functions.append(function)
+        return torch_compile(function, backend=backend, **options)
+
+    monkeypatch.setattr(torch, "compile", compile_with_backend)
     monkeypatch.setenv("MOONDREAM2_COMPILE", "1")
     compiled = Moondream2Model.from_pretrained(str(golden_package))
 
     (found,) = compiled.detect([image_bgr], ["red circle", "dog"], max_new_tokens=9)
 
     (expected,) = model.detect([image_bgr], ["red circle", "dog"], max_new_tokens=9)
+    assert compiled_functions
     torch.testing.assert_close(found.xyxy, expected.xyxy, rtol=0, atol=1e-2)
 
 

@@ -40,7 +40,7 @@ def assert_same(results, expected):
 def test_a_server_with_the_plugin_gives_the_same_with_its_scores(
     run_workflow, monkeypatch, server, images, local
 ):
-    monkeypatch.setenv("MOONDREAM2_API_URL", server[0])
+    monkeypatch.setenv("MOONDREAM2_API_URL", server)
 
     results = run_workflow(detection_workflow(), image=images, prompts=PROMPTS)
 
@@ -83,7 +83,7 @@ def test_a_server_in_mode_remote_has_its_steps_run_elsewhere(front_server, serve
 
 def count_requests(server):
     """How many workflows a server has run, by its metrics."""
-    metrics = requests.get(f"{server[0]}/metrics", timeout=10).text
+    metrics = requests.get(f"{server}/metrics", timeout=10).text
     return sum(
         float(line.rsplit(" ", 1)[1])
         for line in metrics.splitlines()

@@ -27,7 +27,7 @@ BLOCKS = {
 
 @pytest.fixture(scope="module")
 def client(server):
-    return InferenceHTTPClient(server[0]).configure(InferenceConfiguration(api_key_transport="header"))
+    return InferenceHTTPClient(server).configure(InferenceConfiguration(api_key_transport="header"))
 
 
 @pytest.fixture
@@ -44,20 +44,20 @@ def assert_shapes_found(result):
 
 
 def test_blocks_are_described(server):
-    described = requests.get(f"{server[0]}/workflows/blocks/describe", timeout=60).json()["blocks"]
+    described = requests.get(f"{server}/workflows/blocks/describe", timeout=60).json()["blocks"]
 
     assert {block["manifest_type_identifier"] for block in described} >= BLOCKS
 
 
 def test_blocks_are_in_the_schema_of_definitions(server):
-    schema = requests.get(f"{server[0]}/workflows/definition/schema", timeout=60).text
+    schema = requests.get(f"{server}/workflows/definition/schema", timeout=60).text
 
     assert all(block in schema for block in BLOCKS)
 
 
 @pytest.mark.parametrize("name", workflow_names())
 def test_definitions_validate(server, name):
-    answer = requests.post(f"{server[0]}/workflows/validate", json=read_definition(name), timeout=60)
+    answer = requests.post(f"{server}/workflows/validate", json=read_definition(name), timeout=60)
 
     assert answer.json() == {"status": "ok"}
 
@@ -203,7 +203,7 @@ def test_what_the_caller_got_wrong(client, specification, parameters, words):
 
 
 def test_a_model_that_cannot_be_fetched_is_told_without_a_traceback(server):
-    answer = run(server[0], detection_workflow(model_version="no-such/3"), prompts="dog")
+    answer = run(server, detection_workflow(model_version="no-such/3"), prompts="dog")
 
     assert answer.status_code == 503
     assert "`model_version` 'no-such/3' cannot be fetched" in answer.json()["message"]
@@ -225,7 +225,7 @@ def test_a_model_that_cannot_be_fetched_is_told_without_a_traceback(server):
     ],
 )
 def test_an_image_that_cannot_be_read(server, client, image):
-    answer = run(server[0], detection_workflow(), image=image, prompts="dog")
+    answer = run(server, detection_workflow(), image=image, prompts="dog")
 
     assert 400 <= answer.status_code < 500
     assert re.search("image", answer.json()["message"])
@@ -236,7 +236,7 @@ def test_an_image_that_cannot_be_read(server, client, image):
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"inputs": 7}', b"\xff" * 100])
 def test_garbage_harms_nobody(server, client, body):
     answer = requests.post(
-        f"{server[0]}/workflows/run", data=body, headers={"Content-Type": "application/json"}, timeout=30
+        f"{server}/workflows/run", data=body, headers={"Content-Type": "application/json"}, timeout=30
     )
 
     assert 400 <= answer.status_code < 500
@@ -244,7 +244,7 @@ def test_garbage_harms_nobody(server, client, body):
 
 
 def test_a_client_that_hangs_up_harms_nobody(server, client):
-    address = urlparse(server[0])
+    address = urlparse(server)
     for sent in (
         b"",
         b"POST /workflows/run HTTP/1.1\r\nHost: x\r\nContent-Length: 99999\r\n\r\n{",
