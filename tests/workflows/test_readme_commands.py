@@ -32,6 +32,7 @@ FRONT_PAGE_COMMANDS = "".join(BLOCK.findall(FRONT_PAGE)).replace("|\n", "| ").sp
 RUN_HERE = ("make demo", ".venv/bin/workflow-blocks demo", ".venv/bin/workflow-blocks run", "echo")
 NOT_RUN_HERE = {
     "git clone": "the address is the reader's",
+    "make test": "these tests are what it runs",
     ".venv/bin/workflow-blocks serve": "the fixture `server` starts it, on a free port",
     ".venv/bin/workflow-blocks build-model": "downloads 4 GB; tests/inference_host builds from local weights",
 }
