@@ -103,5 +103,5 @@ def test_what_the_other_server_refuses_is_told_to_the_client(front_server, image
     )
 
     assert answer.status_code == 400
-    assert "`model_version` '/no/package' is no model package" in answer.json()["message"]
+    assert "`model_version` '/no/package' is not a model package" in answer.json()["message"]
     assert "Traceback" not in answer.text

@@ -151,7 +151,7 @@ def from_a_step():
         pytest.param(
             detection_workflow(),
             {"prompts": " "},
-            ["detection", "`prompts` holds ' '", "name an object"],
+            ["detection", "`prompts` is ' '", "give a prompt"],
             id="blank",
         ),
         pytest.param(
@@ -163,10 +163,10 @@ def from_a_step():
         pytest.param(
             detection_workflow(prompts=""),
             {},
-            ["detection", "`prompts` holds ''", "name an object"],
+            ["detection", "`prompts` is ''", "give a prompt"],
             id="literal",
         ),
-        pytest.param(from_a_step(), {}, ["detection", "`prompts` holds", "string"], id="from a step"),
+        pytest.param(from_a_step(), {}, ["detection", "`prompts` holds", "give a prompt"], id="from a step"),
         pytest.param(
             detection_workflow(inputs=("prompts", "c"), confidence="$inputs.c"),
             {"prompts": "dog", "c": 7},
@@ -185,7 +185,7 @@ def from_a_step():
                 "/": ["no model_config.json"],
                 "a/b/c": ["is invalid", "give the id of a Moondream2"],
                 "moondream2/no_such": ["cannot be loaded", "give the id of a Moondream2"],
-                "../" * 100: ["is no model package"],
+                "../" * 100: ["is not a model package"],
             }.items()
         ),
     ],

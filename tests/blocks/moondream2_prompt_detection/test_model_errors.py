@@ -28,9 +28,9 @@ class Manager:
     [
         (RoboflowAPINotNotFoundError("no such model"), 400, "cannot be loaded: no such model; give the id"),
         (ModelNotFoundError("no such model"), 400, "cannot be loaded: no such model; give the id"),
-        (RoboflowAPIConnectionError("no way"), 503, "cannot be downloaded: no way; give a model that this"),
-        (RoboflowAPITimeoutError("too slow"), 503, "cannot be downloaded: too slow; give a model that this"),
-        (RetryError("no way"), 503, "cannot be downloaded: no way; give a model that this"),
+        (RoboflowAPIConnectionError("no way"), 503, "cannot be fetched: no way; give a model that this"),
+        (RoboflowAPITimeoutError("too slow"), 503, "cannot be fetched: too slow; give a model that this"),
+        (RetryError("no way"), 503, "cannot be fetched: no way; give a model that this"),
     ],
 )
 def test_a_model_that_cannot_be_had(error, status, problem):

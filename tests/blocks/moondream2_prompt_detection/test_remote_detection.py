@@ -260,17 +260,17 @@ def test_a_server_s_wish_to_wait_is_capped(serve, monkeypatch):
     ("answer", "status", "problem"),
     [
         ((500, {"message": "no GPU"}), 502, "failed (HTTP 500)"),
-        ((400, {"message": "no such model"}), 400, "refuses the request: no such model"),
-        ((404, {"detail": "Not Found"}), 400, "refuses the request: Not Found"),
+        ((400, {"message": "no such model"}), 400, "rejects the request: no such model"),
+        ((404, {"detail": "Not Found"}), 400, "rejects the request: Not Found"),
         ((401, {"message": "no"}), 502, "refuses the API key"),
         ((403, b"forbidden"), 502, "refuses the API key"),
         ((200, b"hello"), 502, "not JSON"),
-        ((200, []), 502, "no detection"),
-        ((200, {"outputs": []}), 502, "no detection (at 'outputs')"),
-        ((200, b'{"outputs": [{"predictions": {"predictions": [{"x": NaN}]}}]}'), 502, "no detection"),
-        (found(BOX | {"class_id": 7}), 502, "classes that it was not asked for"),
-        (found(BOX | {"width": -1}), 502, "no detection"),
-        ((200, b"{", {"Content-Length": "500", "Connection": "close"}), 502, "broke off"),
+        ((200, []), 502, "not a detection"),
+        ((200, {"outputs": []}), 502, "not a detection (at 'outputs')"),
+        ((200, b'{"outputs": [{"predictions": {"predictions": [{"x": NaN}]}}]}'), 502, "not a detection"),
+        (found(BOX | {"class_id": 7}), 502, "classes that were not requested"),
+        (found(BOX | {"width": -1}), 502, "not a detection"),
+        ((200, b"{", {"Content-Length": "500", "Connection": "close"}), 502, "closed the connection"),
         ((307, b"", {"Location": "http://127.0.0.1:9/"}), 502, "redirects to another address"),
     ],
 )
@@ -410,18 +410,18 @@ def test_the_bundled_model_on_a_server_without_the_plugin(serve):
     status, message = failure(model="moondream2-demo")
 
     assert status == 400
-    assert "install it there" in message
+    assert "install the plugin there" in message
 
 
 @pytest.mark.parametrize(
     ("name", "value", "problem"),
     [
-        ("URL", "ftp://host", "MOONDREAM2_API_URL is wrong"),
-        ("URL", "gpu-server", "MOONDREAM2_API_URL is wrong"),
-        ("URL", f"http://user:{KEY}@host", "the key goes into MOONDREAM2_API_KEY"),
-        ("URL", f"http://host/?api_key={KEY}", "the key goes into MOONDREAM2_API_KEY"),
-        ("TIMEOUT", "-1", "MOONDREAM2_API_TIMEOUT is wrong"),
-        ("TIMEOUT", "soon", "MOONDREAM2_API_TIMEOUT is wrong"),
+        ("URL", "ftp://host", "MOONDREAM2_API_URL is invalid"),
+        ("URL", "gpu-server", "MOONDREAM2_API_URL is invalid"),
+        ("URL", f"http://user:{KEY}@host", "set the key in MOONDREAM2_API_KEY"),
+        ("URL", f"http://host/?api_key={KEY}", "set the key in MOONDREAM2_API_KEY"),
+        ("TIMEOUT", "-1", "MOONDREAM2_API_TIMEOUT is invalid"),
+        ("TIMEOUT", "soon", "MOONDREAM2_API_TIMEOUT is invalid"),
     ],
 )
 def test_a_wrong_setting_is_told_by_name_and_without_its_value(monkeypatch, name, value, problem):
