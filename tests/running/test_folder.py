@@ -153,7 +153,7 @@ def test_a_prompt_that_no_image_can_be_asked(run, folder):
 
     assert code == 1
     assert "0 done, 15 failed" in output
-    assert "is blank" in output
+    assert "`prompts` is ' '; give a prompt" in output
     assert "and 5 more, in results/count_by_prompt/failures.jsonl" in output
 
 

@@ -4,13 +4,13 @@ import base64
 import json
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import product
-from threading import Thread
 
 import cv2
 import numpy as np
 import pytest
 import supervision as sv
 
+from tests.loopback import serving
 from tests.scenes import image_bgr, recall, scene, true_boxes
 from training.scenes import SceneOptions, draw_scene
 from workflow_blocks.blocks.common.data_representation import from_engine
@@ -302,11 +302,8 @@ def webhook():
         def log_message(self, *_):
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
-    Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/alert", received
-    server.shutdown()
-    server.server_close()
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), Receiver)) as address:
+        yield f"{address}/alert", received
 
 
 def test_alert_when_present_posts_picture_and_predictions(run_workflow, webhook):
