@@ -79,7 +79,7 @@ def test_own_images_and_prompts(run_demo, tmp_path, source, prompts):
         pytest.param("scene", ["--model", "/no/package"], "no model_config.json", id="no model"),
     ],
 )
-def test_what_is_wrong_is_said(run_demo, tmp_path, content, arguments, problem):
+def test_errors_are_reported_in_one_line(run_demo, tmp_path, content, arguments, problem):
     folder = tmp_path / "in"
     folder.mkdir()
     if content == "scene":

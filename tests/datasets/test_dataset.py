@@ -37,7 +37,7 @@ FORK = multiprocessing.get_context("fork")
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_what_is_written_is_read_back(tmp_path, format):
+def test_a_written_dataset_reads_back(tmp_path, format):
     with Dataset(tmp_path / "set", format) as dataset:
         paths = [add(dataset, number) for number in range(12)]
 
@@ -65,7 +65,7 @@ def test_pycocotools_reads_the_file(tmp_path):
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_the_same_image_again_replaces_what_it_had(tmp_path, format):
+def test_adding_an_image_again_replaces_its_boxes(tmp_path, format):
     with Dataset(tmp_path, format) as dataset:
         paths = [add(dataset, number) for number in range(6)]
         for boxes, names in (([], []), ([(1, 2, 9, 8)], ["dog"])):
@@ -97,7 +97,7 @@ def test_an_image_is_in_one_split_only(tmp_path, format):
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_discarded_images_leave(tmp_path, format):
+def test_discarded_images_are_removed(tmp_path, format):
     with Dataset(tmp_path, format) as dataset:
         paths = [add(dataset, number) for number in range(5)]
         for number in (0, 2, 9):
@@ -107,7 +107,7 @@ def test_discarded_images_leave(tmp_path, format):
     assert not paths[0].exists()
 
 
-def test_a_coco_file_grows_and_is_written_anew_when_its_room_is_used_up(tmp_path, monkeypatch):
+def test_a_coco_file_grows_and_is_rewritten_when_its_room_is_used_up(tmp_path, monkeypatch):
     monkeypatch.setattr(coco_file, "_FIRST_ROOM", 400)
     monkeypatch.setattr(coco_file, "_MIN_WASTE", 2000)
     with Dataset(tmp_path, "coco") as dataset:
@@ -125,7 +125,7 @@ def test_a_coco_file_grows_and_is_written_anew_when_its_room_is_used_up(tmp_path
 @pytest.mark.parametrize(
     "name", ["a/b", "../up", 'quo"te', "<tag>&", "naïve 猫", "a: b # c", "- list", "{}", "x" * 256]
 )
-def test_odd_class_names_come_back_as_they_are(tmp_path, format, name):
+def test_unusual_class_names_are_kept(tmp_path, format, name):
     with Dataset(tmp_path, format) as dataset:
         path = dataset.add(image(1), [(1, 2, 9, 8)], [name], "train")
 
@@ -133,7 +133,7 @@ def test_odd_class_names_come_back_as_they_are(tmp_path, format, name):
 
 
 @pytest.mark.parametrize("name", ["", "a\x00b", "line\nbreak"])
-def test_class_names_that_cannot_be_written_are_refused(tmp_path, name):
+def test_unprintable_class_names_are_refused(tmp_path, name):
     with Dataset(tmp_path, "pascal_voc") as dataset, pytest.raises(DatasetError, match="class"):
         dataset.add(image(1), [(1, 2, 9, 8)], [name], "train")
 
@@ -162,7 +162,7 @@ def test_fixed_classes_are_all_there_and_no_others(tmp_path):
     ("format", "class_names", "told"),
     [("yolo", None, "format 'coco'"), ("coco", ["star", "dog"], "classes")],
 )
-def test_a_dataset_stays_what_it_began_as(tmp_path, format, class_names, told):
+def test_a_dataset_keeps_its_format_and_classes(tmp_path, format, class_names, told):
     with Dataset(tmp_path, "coco") as dataset:
         dataset.add(image(0), [(1, 2, 9, 8)], ["dog"], "train")
 
@@ -170,7 +170,7 @@ def test_a_dataset_stays_what_it_began_as(tmp_path, format, class_names, told):
         Dataset(tmp_path, format, class_names)
 
 
-def test_shares_deal_images_out_by_their_content():
+def test_shares_assign_images_by_their_content():
     shares = {"train": 0.7, "valid": 0.2, "test": 0.1}
     contents = [f"{random.Random(number).getrandbits(128):032x}" for number in range(3000)]
 
@@ -282,7 +282,7 @@ def test_processes_and_threads_share_a_dataset(tmp_path, format):
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_a_full_disk_leaves_the_dataset_as_it_was(tmp_path, format, monkeypatch):
+def test_a_full_disk_leaves_the_dataset_unchanged(tmp_path, format, monkeypatch):
     with Dataset(tmp_path, format) as dataset:
         for number in range(5):
             add(dataset, number)

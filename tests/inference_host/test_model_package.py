@@ -158,7 +158,7 @@ def cut(name):
         ),
     ],
 )
-def test_a_damaged_checkpoint_is_told_and_nothing_is_written(published, tmp_path, damage, told):
+def test_a_damaged_checkpoint_is_reported_and_nothing_is_written(published, tmp_path, damage, told):
     folder, output = published(), tmp_path / "package"
     damage(folder)
 
@@ -170,7 +170,7 @@ def test_a_damaged_checkpoint_is_told_and_nothing_is_written(published, tmp_path
     assert_nothing_written(output)
 
 
-def test_a_tokenizer_whose_text_says_special_tokens_is_refused(published, tmp_path):
+def test_a_tokenizer_that_reads_text_as_special_tokens_is_refused(published, tmp_path):
     """As those of older Moondreams do: in GPT-2's, token 0 is '!'."""
     folder, output = published(), tmp_path / "package"
     document = json.loads((folder / TOKENIZER_FILE).read_text())
@@ -188,7 +188,7 @@ def test_a_tokenizer_whose_text_says_special_tokens_is_refused(published, tmp_pa
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_weights_that_are_not_finite_are_refused(published, tmp_path, value):
+def test_weights_with_infinite_values_are_refused(published, tmp_path, value):
     folder = published(change=lambda weights: weights["model.text.wte"][3].fill_(value))
 
     result = build("--weights", folder, "--output", tmp_path / "package")
@@ -209,7 +209,7 @@ def test_a_missing_shard_is_named(published, tmp_path):
     assert_nothing_written(tmp_path / "package")
 
 
-def test_a_full_disk_leaves_nothing_half_made(published, tmp_path, monkeypatch):
+def test_a_full_disk_leaves_no_partial_package(published, tmp_path, monkeypatch):
     folder, output = published(), tmp_path / "package"
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(os, "link", fail_with(errno.EXDEV))
@@ -222,7 +222,7 @@ def test_a_full_disk_leaves_nothing_half_made(published, tmp_path, monkeypatch):
     assert_nothing_written(output)
 
 
-def test_an_interrupt_leaves_nothing_half_made(published, tmp_path, monkeypatch):
+def test_an_interrupt_leaves_no_partial_package(published, tmp_path, monkeypatch):
     folder, output = published(), tmp_path / "package"
 
     def interrupt(*_):
@@ -236,7 +236,7 @@ def test_an_interrupt_leaves_nothing_half_made(published, tmp_path, monkeypatch)
     assert_nothing_written(output)
 
 
-def test_an_output_that_cannot_be_made_is_told(published, tmp_path):
+def test_an_output_that_is_not_writable_is_reported(published, tmp_path):
     folder = published()
     (tmp_path / "file").touch()
 
@@ -246,7 +246,7 @@ def test_an_output_that_cannot_be_made_is_told(published, tmp_path):
     assert "choose another --output" in result.output
 
 
-def test_what_exists_already_stays_as_it_is(published, tmp_path):
+def test_an_existing_output_is_not_changed(published, tmp_path):
     folder, output = published(), tmp_path / "package"
     output.mkdir()
     (output / "mine.txt").write_text("mine")
@@ -266,7 +266,7 @@ def test_what_exists_already_stays_as_it_is(published, tmp_path):
         pytest.param(["--weights", ".", "--revision", "main"], "--revision", id="revision of a folder"),
     ],
 )
-def test_weights_that_are_none_are_told(tmp_path, monkeypatch, arguments, told):
+def test_missing_weights_are_reported(tmp_path, monkeypatch, arguments, told):
     monkeypatch.chdir(tmp_path)
     (tmp_path / TOKENIZER_FILE).touch()
 
@@ -371,7 +371,7 @@ def test_weights_come_from_the_hub(hub, tmp_path):
         pytest.param(["--weights", "someone/gated"], "someone/gated is gated", id="gated"),
     ],
 )
-def test_weights_that_the_hub_does_not_give(hub, tmp_path, arguments, problem):
+def test_errors_of_the_hub_are_reported(hub, tmp_path, arguments, problem):
     result = build("--output", tmp_path / "package", *arguments)
 
     assert result.exit_code == 1
@@ -380,7 +380,7 @@ def test_weights_that_the_hub_does_not_give(hub, tmp_path, arguments, problem):
     assert_nothing_written(tmp_path / "package")
 
 
-def test_a_hub_that_is_not_reached(tmp_path, monkeypatch):
+def test_an_unreachable_hub_is_reported(tmp_path, monkeypatch):
     use_hub(monkeypatch, "http://127.0.0.1:9", tmp_path / "cache")
 
     result = build("--output", tmp_path / "package")

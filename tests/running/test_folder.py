@@ -77,7 +77,7 @@ def test_a_folder_with_a_corrupt_image_gives_the_results_of_the_others(run, fold
     assert sum(counts.values()) > n_images
 
 
-def test_a_second_run_goes_on(run, folder, tmp_path):
+def test_a_second_run_skips_files_that_are_done(run, folder, tmp_path):
     write_images(folder, range(3))
     (folder / "late.jpg").write_bytes(b"half copied")
     assert run("count_by_prompt", "-i", folder, "--prompts", "shape")[0] == 1
@@ -94,7 +94,7 @@ def test_a_second_run_goes_on(run, folder, tmp_path):
     assert len(rows_of(tmp_path / "results" / "count_by_prompt" / "aggregated_results.csv")) == 5
 
 
-def test_other_parameters_are_not_mixed_with_earlier_ones(run, folder):
+def test_results_of_other_parameters_are_not_mixed(run, folder):
     write_images(folder, range(1))
     run("count_by_prompt", "-i", folder, "--prompts", "shape")
 
@@ -124,7 +124,7 @@ def test_videos_beside_images(run, folder, tmp_path):
     assert (results / "000.jpg" / "visualization.jpg").is_file()
 
 
-def test_prompts_of_an_image_s_own(run, folder, tmp_path):
+def test_prompts_for_each_image(run, folder, tmp_path):
     write_images(folder, range(3))
     prompts = json.dumps({"000.jpg": ["circle"], "001.jpg": ["star", "square"]})
 
@@ -136,7 +136,7 @@ def test_prompts_of_an_image_s_own(run, folder, tmp_path):
     assert list(json.loads(result.read_text())["counts"]) == ["star", "square"]
 
 
-def test_a_sink_that_fails_fails_the_file(run, folder):
+def test_a_failing_sink_fails_the_file(run, folder):
     write_images(folder, range(1))
     (folder / "occupied").write_text("a file where a folder should be")
 
@@ -146,7 +146,7 @@ def test_a_sink_that_fails_fails_the_file(run, folder):
     assert "000.jpg: failed: " in output
 
 
-def test_a_prompt_that_no_image_can_be_asked(run, folder):
+def test_a_blank_prompt_fails_for_every_image(run, folder):
     write_images(folder, range(15))
 
     code, output = run("count_by_prompt", "-i", folder, "--prompts", " ")
@@ -177,7 +177,7 @@ def test_a_prompt_that_no_image_can_be_asked(run, folder):
         (["unknown_block.json"], "the workflow cannot be run"),
     ],
 )
-def test_what_cannot_be_run_is_said_before_anything_runs(run, tmp_path, arguments, problem):
+def test_invalid_arguments_are_reported_before_anything_runs(run, tmp_path, arguments, problem):
     (tmp_path / "broken.json").write_text("{")
     (tmp_path / "list.json").write_text("[]")
     step = {"type": "no_such_block@v1", "name": "step"}
@@ -192,7 +192,7 @@ def test_what_cannot_be_run_is_said_before_anything_runs(run, tmp_path, argument
     assert "Traceback" not in output
 
 
-def test_values_are_read_as_the_definition_s_defaults_are():
+def test_values_are_read_by_the_type_of_the_default():
     from workflow_blocks.running.definitions import read_definition
     from workflow_blocks.running.parameters import parse_parameters
 

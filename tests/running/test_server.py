@@ -113,12 +113,13 @@ def test_a_batch_gives_each_image_its_own(client):
     ]
 
     assert [result["counts"] for result in together] == [result["counts"] for result in alone]
+    assert sum(sum(result["counts"].values()) for result in alone) > 0
     for one, other in zip(together, alone, strict=True):
         boxes = [sv.Detections.from_inference(result["predictions"]).xyxy for result in (one, other)]
         np.testing.assert_allclose(*boxes, atol=1e-3)
 
 
-def test_a_definition_that_the_server_knows_by_name(client):
+def test_a_bundled_definition_runs_by_name(client):
     (result,) = client.run_workflow(
         workspace_name="local",
         workflow_id="count_by_prompt",
@@ -126,7 +127,7 @@ def test_a_definition_that_the_server_knows_by_name(client):
         parameters={"prompts": ["shape", "dog"]},
     )
 
-    assert result["total"] == sum(result["counts"].values())
+    assert result["total"] == sum(result["counts"].values()) > 0
     picture = cv2.imdecode(
         np.frombuffer(base64.b64decode(result["visualization"]), np.uint8), cv2.IMREAD_COLOR
     )
@@ -190,7 +191,7 @@ def from_a_step():
         ),
     ],
 )
-def test_what_the_caller_got_wrong(client, specification, parameters, words):
+def test_errors_of_the_caller(client, specification, parameters, words):
     with pytest.raises(HTTPCallErrorError) as error:
         client.run_workflow(
             specification=specification, images={"image": image_bgr(0)}, parameters=parameters
@@ -202,7 +203,7 @@ def test_what_the_caller_got_wrong(client, specification, parameters, words):
     assert_it_lives(client)
 
 
-def test_a_model_that_cannot_be_fetched_is_told_without_a_traceback(server):
+def test_a_model_that_cannot_be_downloaded_is_reported_without_a_traceback(server):
     answer = run(server, detection_workflow(model_version="no-such/3"), prompts="dog")
 
     assert answer.status_code == 503
@@ -224,7 +225,7 @@ def test_a_model_that_cannot_be_fetched_is_told_without_a_traceback(server):
         pytest.param([], id="empty batch"),
     ],
 )
-def test_an_image_that_cannot_be_read(server, client, image):
+def test_an_unreadable_image_is_reported(server, client, image):
     answer = run(server, detection_workflow(), image=image, prompts="dog")
 
     assert 400 <= answer.status_code < 500
@@ -234,7 +235,7 @@ def test_an_image_that_cannot_be_read(server, client, image):
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"inputs": 7}', b"\xff" * 100])
-def test_garbage_harms_nobody(server, client, body):
+def test_other_clients_are_served_when_one_sends_garbage(server, client, body):
     answer = requests.post(
         f"{server}/workflows/run", data=body, headers={"Content-Type": "application/json"}, timeout=30
     )
@@ -243,7 +244,7 @@ def test_garbage_harms_nobody(server, client, body):
     assert_it_lives(client)
 
 
-def test_a_client_that_hangs_up_harms_nobody(server, client):
+def test_other_clients_are_served_when_one_hangs_up(server, client):
     address = urlparse(server)
     for sent in (
         b"",

@@ -65,7 +65,7 @@ def test_training_teaches_every_part(trained):
     assert same == {"model.region.coord_features", "model.region.size_features"}  # they are random and stay
 
 
-def test_a_finished_training_is_not_done_again(trained):
+def test_a_finished_training_is_not_repeated(trained):
     checkpoint = trained / "runs" / "joint.pt"
     written = checkpoint.stat().st_mtime_ns
     first = (trained / "package" / "model.safetensors").read_bytes()
@@ -76,7 +76,7 @@ def test_a_finished_training_is_not_done_again(trained):
     assert (trained / "package" / "model.safetensors").read_bytes() == first
 
 
-def test_a_resumed_stage_ends_as_one_that_was_never_stopped(trained, monkeypatch):
+def test_a_resumed_stage_ends_like_an_uninterrupted_one(trained, monkeypatch):
     whole = torch.load(trained / "runs" / "encoder.pt", weights_only=True)
     (trained / "runs" / "encoder.pt").unlink()
     save = train._save

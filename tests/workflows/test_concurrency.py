@@ -12,7 +12,7 @@ from workflow_blocks.inference_host.engine import make_engine, make_model_manage
 N_REQUESTS = 12
 
 
-def test_requests_that_come_together_load_one_model_and_get_their_own_answers(golden_package, monkeypatch):
+def test_concurrent_requests_share_one_model_and_get_their_own_answers(golden_package, monkeypatch):
     from workflow_blocks.inference_host import model as inference_model
 
     loaded = []

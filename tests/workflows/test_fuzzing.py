@@ -70,6 +70,10 @@ def run(engine, **inputs):
     return result
 
 
+def test_the_engine_of_these_tests_detects(engine):
+    assert run(engine)["counts"]["shape"] > 0
+
+
 @FEW_OR_MANY
 def test_prompts(engine, n_examples):
     @example("x" * 100_000)
@@ -110,7 +114,7 @@ def test_arrays_as_images(engine, n_examples):
 
 
 @FEW_OR_MANY
-def test_anything_as_an_image(engine, n_examples):
+def test_fuzzed_images(engine, n_examples):
     def check(image):
         run(engine, image=image)
 
@@ -199,7 +203,7 @@ def is_raised_by_this_package(error):
 
 
 @pytest.mark.parametrize("n_definitions", [100, pytest.param(1000, marks=pytest.mark.long)])
-def test_mutated_definitions_raise_the_engine_s_own_errors(model_manager, n_definitions):
+def test_mutated_definitions_raise_errors_of_the_engine(model_manager, n_definitions):
     """The engine itself answers some with a bare `TypeError` or `ValidationError`: none of ours."""
     chance = random.Random(5)
     definitions = [read_definition(name) for name in workflow_names()]

@@ -41,7 +41,7 @@ def test_one_image_and_one_prompt(run_workflow):
     assert len(set(predictions["detection_id"])) == len(predictions)
 
 
-def test_many_prompts_have_class_ids_of_their_own(run_workflow):
+def test_each_prompt_has_its_own_class_id(run_workflow):
     prompts = ["dog", "circle", "square", "triangle", "star"]
     found = there = 0
     for number in range(6):
@@ -54,7 +54,7 @@ def test_many_prompts_have_class_ids_of_their_own(run_workflow):
             hits, total = recall(own.xyxy, true_boxes(number, shape=prompt))
             found, there = found + hits, there + total
 
-    assert found >= 0.8 * there
+    assert found >= 0.8 * there > 0
 
 
 def test_a_batch_gives_what_its_images_give_alone(run_workflow):
@@ -67,6 +67,7 @@ def test_a_batch_gives_what_its_images_give_alone(run_workflow):
     for batched, single in zip(together, alone, strict=True):
         np.testing.assert_allclose(batched["predictions"].xyxy, single["predictions"].xyxy, atol=1e-2)
         assert batched["counts"] == single["counts"]
+    assert sum(sum(single["counts"].values()) for single in alone) >= len(images)
 
 
 @pytest.mark.parametrize("form", ["numpy", "base64", "file", "rgba", "grey"])
@@ -85,9 +86,11 @@ def test_every_form_of_image(run_workflow, tmp_path, form):
 
     (result,) = run_workflow(detection_workflow(), image=value, prompts="shape")
 
+    predictions = result["predictions"]
+    assert len(predictions) > 0
     if form != "grey":
-        np.testing.assert_allclose(result["predictions"].xyxy, expected["predictions"].xyxy, atol=1e-3)
-    assert result["predictions"]["image_dimensions"][:1].tolist() in ([], [list(image.shape[:2])])
+        np.testing.assert_allclose(predictions.xyxy, expected["predictions"].xyxy, atol=1e-3)
+    assert predictions["image_dimensions"].tolist() == [list(image.shape[:2])] * len(predictions)
 
 
 def test_an_image_behind_a_url(run_workflow, tmp_path, serve_folder, monkeypatch):
@@ -104,6 +107,7 @@ def test_an_image_behind_a_url(run_workflow, tmp_path, serve_folder, monkeypatch
         prompts="shape",
     )
 
+    assert len(expected["predictions"]) > 0
     np.testing.assert_allclose(result["predictions"].xyxy, expected["predictions"].xyxy, atol=1e-3)
 
 
@@ -115,10 +119,14 @@ def test_an_image_behind_a_url(run_workflow, tmp_path, serve_folder, monkeypatch
         pytest.param(np.full((300, 300), 40000, np.uint16), id="16 bits"),
     ],
 )
-def test_odd_images_give_boxes_inside_them(run_workflow, image):
-    (result,) = run_workflow(detection_workflow(), image=image, prompts=["red circle"])
+def test_odd_images_give_boxes_inside_them(run_workflow, golden_package, image):
+    """The golden model's random weights find something in every image."""
+    definition = detection_workflow(model_version=str(golden_package), iou_threshold=1.0, max_detections=12)
+
+    (result,) = run_workflow(definition, image=image, prompts=["red circle", "dog"])
 
     height, width = image.shape[:2]
+    assert len(result["predictions"]) > 0
     assert (result["predictions"].xyxy >= 0).all()
     assert (result["predictions"].xyxy <= (width, height, width, height)).all()
 
@@ -261,11 +269,14 @@ def test_boxes_are_those_of_the_core_block(run_workflow, golden_package, model):
         outputs=DETECTION_OUTPUTS | {"core": "$steps.core.predictions"},
     )
 
+    n_boxes = 0
     for number in range(3):
-        (result,) = run_workflow(definition, image=image_bgr(number), prompts="red shape")
+        (result,) = run_workflow(definition, image=image_bgr(number), prompts="shape")
         core = result["core"].xyxy
         has_area = (core[:, 2] > core[:, 0]) & (core[:, 3] > core[:, 1])
         np.testing.assert_allclose(result["predictions"].xyxy, core[has_area], atol=1)
+        n_boxes += len(result["predictions"])
+    assert n_boxes > 3
 
 
 def _demo_folder():

@@ -60,6 +60,7 @@ def test_a_batch_becomes_a_dataset(run_workflow, tmp_path, format):
     else:
         dataset = sv.DetectionDataset.from_pascal_voc(str(folder), str(folder))
     assert len(dataset) == 4
+    assert sum(len(result["predictions"]) for result in results) > 0
     found = {Path(path).name: detections for path, _, detections in dataset}
     for result in results:
         detections = found[Path(result["image_path"]).name]
@@ -83,7 +84,7 @@ def test_images_without_detections_are_written_if_wanted(run_workflow, tmp_path,
     assert len(list(tmp_path.rglob("*.jpg"))) == int(include)
 
 
-def test_images_are_written_as_they_are_in_png(run_workflow, tmp_path):
+def test_png_keeps_every_pixel(run_workflow, tmp_path):
     import cv2
 
     (result,) = run_workflow(
@@ -123,7 +124,7 @@ def test_shares_split_a_dataset(run_workflow, tmp_path):
         ({"cooldown_seconds": -1}, "cooldown_seconds"),
     ],
 )
-def test_a_definition_that_cannot_be_is_refused(run_workflow, tmp_path, fields, field):
+def test_an_invalid_definition_is_refused(run_workflow, tmp_path, fields, field):
     with pytest.raises(WorkflowError) as caught:
         run_workflow(export_workflow(**fields), image=image_bgr(0), target_directory=str(tmp_path))
 
@@ -131,7 +132,7 @@ def test_a_definition_that_cannot_be_is_refused(run_workflow, tmp_path, fields, 
 
 
 @pytest.mark.parametrize(("name", "value"), [("split", "dev"), ("quality", 0), ("class_names", ["a", "a"])])
-def test_an_input_that_cannot_be_is_refused(run_workflow, tmp_path, name, value):
+def test_an_invalid_input_is_refused(run_workflow, tmp_path, name, value):
     fields = {
         "split": "$inputs.split",
         "jpeg_quality": "$inputs.quality",
@@ -202,7 +203,7 @@ def test_nothing_is_written_outside_the_allowed_folder(tmp_path, monkeypatch, ta
 @pytest.mark.parametrize(
     "failure", [PermissionError(13, "Permission denied"), OSError(30, "Read-only file system")]
 )
-def test_a_folder_that_cannot_be_written_is_told(tmp_path, monkeypatch, failure):
+def test_a_folder_that_is_not_writable_is_reported(tmp_path, monkeypatch, failure):
     def fail(*_, **__):
         raise failure
 
@@ -214,7 +215,7 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path, monkeypatch, failure)
     assert failure.strerror in result["message"]
 
 
-def test_a_file_where_the_folder_should_be_is_told(tmp_path):
+def test_a_file_in_place_of_the_folder_is_reported(tmp_path):
     (tmp_path / "file").touch()
 
     result = run_block(make_block(), tmp_path / "file" / "set")
@@ -237,7 +238,7 @@ def test_a_disabled_sink_writes_nothing(tmp_path, by):
     assert not (tmp_path / "set").exists()
 
 
-def test_cooldown_lets_every_now_and_then_an_image_through(tmp_path):
+def test_cooldown_limits_how_often_images_are_written(tmp_path):
     block = make_block()
 
     results = [run_block(block, tmp_path, cooldown_seconds=60) for _ in range(2)]

@@ -222,7 +222,7 @@ def test_without_the_plugin_one_request_an_image_and_prompt(serve):
     np.testing.assert_array_equal(first["predictions"].class_id, [0, 1])
 
 
-def test_limits_hold_for_what_comes_back(serve):
+def test_limits_apply_to_remote_detections(serve):
     boxes = [BOX | {"x": 10.0 + 12 * index, "confidence": index / 10} for index in range(8)]
     server = serve(found(*boxes))
 
@@ -248,7 +248,7 @@ def test_requests_run_together_within_the_engine_s_limit(serve):
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
-def test_what_can_pass_is_tried_again(serve, waits, status):
+def test_transient_errors_are_retried(serve, waits, status):
     server = serve(in_turn((status, b"busy"), (status, b""), found(BOX)))
 
     assert detect()[0]["counts"] == {"dog": 0, "cat": 1}
@@ -267,14 +267,14 @@ def test_a_server_that_stays_busy_is_asked_seven_times(serve, waits):
     assert waits == [1, 2, 4, 8, 16]
 
 
-def test_a_reset_connection_is_tried_again(serve):
+def test_a_reset_connection_is_retried(serve):
     server = serve(in_turn(Raw(lambda handler: None), found(BOX)))
 
     assert detect()[0]["counts"] == {"dog": 0, "cat": 1}
     assert len(server.posts("/workflows/run")) == 2
 
 
-def test_a_server_that_is_starting_is_waited_for(serve, waits, monkeypatch):
+def test_a_server_that_is_starting_is_retried(serve, waits, monkeypatch):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -318,7 +318,7 @@ def test_a_server_s_wish_to_wait_is_granted_up_to_a_limit(serve, waits, asked, w
         ((307, b"", {"Location": "http://127.0.0.1:9/"}), 502, "redirects to another address"),
     ],
 )
-def test_what_cannot_pass_is_told_at_once(serve, answer, status, problem):
+def test_other_errors_fail_immediately(serve, answer, status, problem):
     server = serve(answer)
 
     told_status, message = failure()
@@ -330,7 +330,7 @@ def test_what_cannot_pass_is_told_at_once(serve, answer, status, problem):
     assert len(server.posts("/workflows/run")) == 1
 
 
-def test_a_server_that_hangs_is_left_after_the_time_out(serve, hang, monkeypatch):
+def test_a_server_that_hangs_times_out(serve, hang, monkeypatch):
     monkeypatch.setenv("MOONDREAM2_API_TIMEOUT", "1")
     server = serve(Raw(lambda handler: hang()))
 
@@ -338,7 +338,7 @@ def test_a_server_that_hangs_is_left_after_the_time_out(serve, hang, monkeypatch
     assert len(server.posts("/workflows/run")) == 1
 
 
-def test_a_server_that_hangs_in_its_answer_is_left_after_the_time_out(serve, hang, monkeypatch):
+def test_a_server_that_hangs_while_answering_times_out(serve, hang, monkeypatch):
     def begin_and_hang(handler):
         begin_answer(handler)
         handler.wfile.write(b"{")
@@ -351,7 +351,7 @@ def test_a_server_that_hangs_in_its_answer_is_left_after_the_time_out(serve, han
     assert len(server.posts("/workflows/run")) == 1
 
 
-def test_a_server_that_trickles_is_left_after_the_time_out(serve, hang, monkeypatch):
+def test_a_server_that_trickles_times_out(serve, hang, monkeypatch):
     def trickle(handler):
         begin_answer(handler)
         while not hang(timeout=0.05):
@@ -366,14 +366,14 @@ def test_a_server_that_trickles_is_left_after_the_time_out(serve, hang, monkeypa
     assert "did not finish its answer within 1 s" in message
 
 
-def test_an_endless_answer_is_cut(serve, monkeypatch):
+def test_an_endless_answer_is_cut_off(serve, monkeypatch):
     monkeypatch.setattr(remote_http, "MAX_ANSWER_BYTES", 2**20)
     serve((200, b" " * 2**21))
 
     assert "sent more than 1 MiB" in failure()[1]
 
 
-def test_a_server_that_stays_away(monkeypatch, waits):
+def test_an_unreachable_server_is_reported(monkeypatch, waits):
     monkeypatch.setenv("MOONDREAM2_API_URL", "http://127.0.0.1:9")
 
     status, message = failure()
@@ -441,7 +441,7 @@ def test_the_key_reaches_no_other_host_no_error_and_no_log(serve, start, monkeyp
     assert KEY not in caplog.text + chain_of(error.value)
 
 
-def test_the_mode_remote_sends_to_the_engine_s_own_target(serve, monkeypatch):
+def test_remote_mode_sends_to_the_target_of_the_engine(serve, monkeypatch):
     server = serve(found(BOX))
     monkeypatch.delenv("MOONDREAM2_API_URL")
     monkeypatch.setattr(remote_module, "WORKFLOWS_REMOTE_API_TARGET", "self-hosted")
@@ -482,7 +482,7 @@ def test_the_bundled_model_on_a_server_without_the_plugin(serve):
         ("TIMEOUT", "soon", "MOONDREAM2_API_TIMEOUT is invalid"),
     ],
 )
-def test_a_wrong_setting_is_told_by_name_and_without_its_value(monkeypatch, name, value, problem):
+def test_an_invalid_setting_is_reported_by_name_without_its_value(monkeypatch, name, value, problem):
     monkeypatch.setenv(f"MOONDREAM2_API_{name}", value)
 
     with pytest.raises(ClientCausedStepExecutionError) as error:
