@@ -292,7 +292,7 @@ def test_a_server_that_is_starting_is_retried(serve, waits, monkeypatch):
 
 
 @pytest.mark.parametrize(("asked", "waited"), [("3", 3), ("86400", 16)])
-def test_a_server_s_wish_to_wait_is_granted_up_to_a_limit(serve, waits, asked, waited):
+def test_retry_after_is_respected_up_to_a_limit(serve, waits, asked, waited):
     serve(in_turn((429, b"", {"Retry-After": asked}), found(BOX)))
 
     detect()
