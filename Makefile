@@ -23,7 +23,7 @@ serve: $(READY) ## Start Inference's server with this plugin on 127.0.0.1:9001.
 	@$(BIN)/workflow-blocks serve
 
 # Two processes at most; tests of one file run in one of them (see tests/conftest.py).
-PYTEST := $(BIN)/pytest -n 2 --dist loadgroup --durations=10
+PYTEST := $(BIN)/pytest -n 2 --durations=10
 
 test: $(READY) ## Run the tests, but for the long ones.
 	$(PYTEST)

@@ -25,17 +25,35 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
 
 GOLDEN = Path(__file__).parent / "golden" / "moondream2_tiny"
-# Fixtures that are processes of their own; `alerts` listens on a fixed port.
+# Fixtures that are processes of their own, or listen on a fixed port, and the files whose tests use them.
 PROCESSES = {"server", "plain_server", "front_server", "tensor_native_run", "alerts"}
+FILES_WITH_PROCESSES = {
+    "tests/benchmarks/test_soak.py",
+    "tests/running/test_remote_servers.py",
+    "tests/running/test_server.py",
+    "tests/workflows/test_readme_commands.py",
+    "tests/workflows/test_tensor_native.py",
+}
 
 
-@pytest.hookimpl(tryfirst=True)
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Runs tests of one file in the same process, and those of all files with processes too."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class OneProcessForEachFile(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            return "processes" if file in FILES_WITH_PROCESSES else file
+
+    return OneProcessForEachFile(config, log)
+
+
 def pytest_collection_modifyitems(items):
-    """Says which tests run in the same process; `--dist loadgroup` reads it."""
     for item in items:
-        needs_process = not PROCESSES.isdisjoint(item.fixturenames)
-        group = "processes" if needs_process else f"{item.path.parent.name}/{item.path.stem}"
-        item.add_marker(pytest.mark.xdist_group(group))
+        file = item.nodeid.partition("::")[0]
+        if not PROCESSES.isdisjoint(item.fixturenames) and file not in FILES_WITH_PROCESSES:
+            raise pytest.UsageError(f"{item.nodeid} needs a process: add its file to FILES_WITH_PROCESSES")
 
 
 @pytest.fixture(scope="session")

@@ -75,7 +75,7 @@ def test_own_images_and_prompts(run_demo, tmp_path, source, prompts):
     [
         pytest.param(None, [], "no image", id="no images"),
         pytest.param(b"no image", [], "bad.png: not an image", id="unreadable image"),
-        pytest.param("scene", ["--prompt", " "], "is blank", id="blank prompt"),
+        pytest.param("scene", ["--prompt", " "], "give a prompt such as", id="blank prompt"),
         pytest.param("scene", ["--model", "/no/package"], "no model_config.json", id="no model"),
     ],
 )

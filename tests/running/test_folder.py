@@ -153,7 +153,7 @@ def test_a_blank_prompt_fails_for_every_image(run, folder):
 
     assert code == 1
     assert "0 done, 15 failed" in output
-    assert "`prompts` is ' '; give a prompt" in output
+    assert "`prompts` holds ' '; give a prompt" in output
     assert "and 5 more, in results/count_by_prompt/failures.jsonl" in output
 
 
