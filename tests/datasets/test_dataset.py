@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import random
 import signal
+import stat
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -295,6 +296,16 @@ def test_a_full_disk_leaves_the_dataset_unchanged(tmp_path, format, monkeypatch)
         add(dataset, 8)
     assert_holds(tmp_path, format, (*range(5), 8))
     assert not list(tmp_path.rglob("*.part"))
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_everybody_may_read_a_dataset(tmp_path, format):
+    with Dataset(tmp_path, format) as dataset:
+        add(dataset, 1)
+
+    public = [path for path in tmp_path.rglob("*.*") if ".dataset" not in path.parts and path.is_file()]
+    assert len(public) >= 2
+    assert {stat.S_IMODE(path.stat().st_mode) for path in public} == {0o644}
 
 
 def full_disk(descriptor, *_):

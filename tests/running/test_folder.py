@@ -77,6 +77,19 @@ def test_a_folder_with_a_corrupt_image_gives_the_results_of_the_others(run, fold
     assert sum(counts.values()) > n_images
 
 
+def test_a_name_that_is_given_is_the_name_of_all_images(run, folder, tmp_path):
+    write_images(folder, range(2))
+
+    code, _ = run(
+        *("detect_visualize_export", "-i", folder, "--prompts", "shape"),
+        *("--image_name", "mine", "--target_directory", "tables"),
+    )
+
+    assert code == 0
+    (table,) = (tmp_path / "tables").glob("*.csv")
+    assert {row["image_name"] for row in rows_of(table)} == {"mine"}
+
+
 def test_a_second_run_skips_files_that_are_done(run, folder, tmp_path):
     write_images(folder, range(3))
     (folder / "late.jpg").write_bytes(b"half copied")

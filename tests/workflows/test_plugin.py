@@ -2,10 +2,13 @@
 
 import importlib
 import multiprocessing
+import os
 import subprocess
 import sys
 
 from inference.core.workflows.execution_engine.introspection.blocks_loader import describe_available_blocks
+
+from workflow_blocks.inference_host.engine import LOCAL_SETTINGS, use_local_settings
 
 OURS = {
     "workflow_blocks/moondream2_prompt_detection@v1",
@@ -29,6 +32,17 @@ def test_every_field_is_described_with_examples():
         for name in fields.keys() - {"type", "name"}:
             assert fields[name].get("description"), name
             assert fields[name].get("examples"), name
+
+
+def test_settings_of_the_user_are_kept(monkeypatch):
+    for name in LOCAL_SETTINGS:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("WORKFLOWS_PLUGINS", "another_plugin")
+
+    use_local_settings()
+
+    own = {name: os.environ[name] for name in LOCAL_SETTINGS}
+    assert own == LOCAL_SETTINGS | {"WORKFLOWS_PLUGINS": "another_plugin"}
 
 
 def test_importing_the_package_imports_neither_torch_nor_inference():

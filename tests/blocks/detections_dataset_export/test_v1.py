@@ -3,6 +3,7 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -185,11 +186,14 @@ def test_the_allowed_folder_may_be_written(tmp_path):
     assert result["image_path"].startswith(str(tmp_path / "a" / "b"))
 
 
-@pytest.mark.parametrize("target", ["../outside", "a/../../outside", "{root}/outside", "link/set"])
+@pytest.mark.parametrize(
+    "target", ["../outside", "a/../../outside", "{root}/outside", "link/set", "../allowed_outside"]
+)
 def test_nothing_is_written_outside_the_allowed_folder(tmp_path, monkeypatch, target):
     allowed, outside = tmp_path / "allowed", tmp_path / "outside"
     allowed.mkdir()
     outside.mkdir()
+    (tmp_path / "allowed_outside").mkdir()
     (allowed / "link").symlink_to(outside)
     monkeypatch.chdir(allowed)
 
@@ -198,6 +202,7 @@ def test_nothing_is_written_outside_the_allowed_folder(tmp_path, monkeypatch, ta
     assert result["error_status"] is True
     assert "outside" in result["message"]
     assert not list(outside.iterdir())
+    assert not list((tmp_path / "allowed_outside").iterdir())
 
 
 @pytest.mark.parametrize(
@@ -253,6 +258,39 @@ def test_fire_and_forget_writes_in_the_background(tmp_path):
     assert result["image_path"] == ""
     document = json.loads((tmp_path / "train" / "_annotations.coco.json").read_text())
     assert len(document["annotations"]) == 1
+
+
+def test_fire_and_forget_takes_the_tasks_of_a_server_where_there_are_some(tmp_path):
+    tasks = []
+    background = SimpleNamespace(add_task=tasks.append)
+
+    result = run_block(make_block(background=background), tmp_path, fire_and_forget=True)
+
+    assert result["image_path"] == ""
+    assert not list(tmp_path.rglob("*.jpg"))
+    (write,) = tasks
+    assert write()["image_path"] == str(*tmp_path.rglob("*.jpg"))
+
+
+def test_an_image_that_has_no_detections_any_more_leaves(tmp_path):
+    block = make_block()
+    run_block(block, tmp_path)
+
+    run_block(block, tmp_path, boxes=(), names=(), include_images_without_detections=False)
+
+    assert not list(tmp_path.rglob("*.jpg"))
+    assert json.loads((tmp_path / "train" / "_annotations.coco.json").read_text())["images"] == []
+
+
+def test_a_lower_quality_makes_a_smaller_file(tmp_path):
+    sizes = [
+        Path(run_block(make_block(), tmp_path / str(quality), jpeg_quality=quality)["image_path"])
+        .stat()
+        .st_size
+        for quality in (20, 95)
+    ]
+
+    assert 2 * sizes[0] < sizes[1]
 
 
 def test_boxes_are_clipped_to_the_image(tmp_path):

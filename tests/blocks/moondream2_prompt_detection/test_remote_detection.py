@@ -230,7 +230,10 @@ def test_limits_apply_to_remote_detections(serve):
 
     np.testing.assert_allclose(sorted(result["predictions"].confidence), [0.6, 0.7])
     ((_, body, _),) = server.posts("/workflows/run")
-    assert body["specification"]["steps"][0]["max_detections"] == 2
+    (step,) = body["specification"]["steps"]
+    assert step["max_detections"] == 2
+    # The other server gives all that it finds: what to drop is decided here, once.
+    assert (step["confidence"], step["iou_threshold"]) == (0.0, 1.0)
 
 
 def test_requests_run_together_within_the_engine_s_limit(serve):
@@ -398,6 +401,40 @@ def test_the_key_goes_where_the_engine_s_setting_says(serve, monkeypatch, transp
         assert (body.get("api_key") == KEY) == bool(in_body)
         assert (headers.get("Authorization") == f"Bearer {KEY}") == bool(in_header)
         assert "key of the workflow's caller" not in path + json.dumps(body) + json.dumps(headers)
+
+
+def test_the_key_of_a_workflow_does_not_go_to_the_address_of_the_setting(serve):
+    server = serve(found(BOX))
+
+    detect(api_key=KEY)
+
+    assert len(server.requests) == 2
+    assert KEY not in str(server.requests)
+
+
+def test_each_key_is_sent_alone(serve, monkeypatch):
+    """Requests with two keys to one address do not share them."""
+    server = serve(found(BOX))
+    for key in ("first", "second", "first"):
+        monkeypatch.setenv("MOONDREAM2_API_KEY", key)
+        detect()
+
+    sent = [body["api_key"] for _, body, _ in server.posts("/workflows/run")]
+    assert sent == ["first", "second", "first"]
+
+
+def test_a_server_is_asked_for_the_plugin_once_in_a_while(serve, monkeypatch):
+    server = serve(found(BOX))
+    now = [1000.0]
+    monkeypatch.setattr(remote_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    asked = []
+    for seconds in (0, 200, 99, 2, 299):
+        now[0] += seconds
+        detect()
+        asked.append(len(server.posts("/workflows/validate")))
+
+    assert asked == [1, 1, 1, 2, 2]
 
 
 @pytest.mark.parametrize("key", [None, KEY])
