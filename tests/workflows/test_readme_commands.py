@@ -136,15 +136,26 @@ def test_every_command_of_the_front_page_is_run_or_named_with_a_reason():
     assert all(front_page_command(start) for start in starts)
 
 
-def test_make_demo(clone):
-    printed = run_in_shell(front_page_command("make demo"))
-
+def assert_demo_output(clone, printed):
     output = clone / "demo_output"
     samples = list(SAMPLE_IMAGES.glob("*.jpg"))
+    assert samples
     assert all(path.name in printed for path in samples)
     assert len(list(output.rglob("*.jpg"))) >= 2 * len(samples)  # with boxes, and in the dataset
     assert list(output.rglob("*.csv"))
     assert list(output.rglob("_annotations.coco.json"))
+
+
+def test_the_command_of_make_demo(clone):
+    make_demo = front_page_command("make demo").partition("#")[0]
+    (command,) = run_in_shell(f"{make_demo} --dry-run").splitlines()
+
+    assert_demo_output(clone, run_our_command_line(command))
+
+
+@pytest.mark.long
+def test_make_demo(clone):
+    assert_demo_output(clone, run_in_shell(front_page_command("make demo")))
 
 
 def test_demo_with_own_images_and_prompts(own_folder):
