@@ -148,7 +148,8 @@ def assert_demo_output(clone, printed):
 
 def test_the_command_of_make_demo(clone):
     make_demo = front_page_command("make demo").partition("#")[0]
-    (command,) = run_in_shell(f"{make_demo} --dry-run").splitlines()
+    # Inside `make test`, make would also print the directory.
+    (command,) = run_in_shell(f"{make_demo} --dry-run --no-print-directory").splitlines()
 
     assert_demo_output(clone, run_our_command_line(command))
 
