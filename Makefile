@@ -11,10 +11,10 @@ CONSTRAINTS = constraints/$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.
 export OFFLINE_MODE := True
 export METRICS_ENABLED := False
 
-.PHONY: demo serve gallery test check format train evaluate benchmarks clean help
+.PHONY: demo serve gallery test test-long coverage check format train evaluate benchmarks clean help
 
 help: ## Show what can be made.
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 demo: $(READY) ## Detect, visualize and export on the sample images.
 	@$(BIN)/workflow-blocks demo
@@ -22,8 +22,17 @@ demo: $(READY) ## Detect, visualize and export on the sample images.
 serve: $(READY) ## Start Inference's server with this plugin on 127.0.0.1:9001.
 	@$(BIN)/workflow-blocks serve
 
-test: $(READY) ## Run all tests.
-	$(BIN)/pytest
+# Two processes at most; tests of one file run in one of them (see tests/conftest.py).
+PYTEST := $(BIN)/pytest -n 2 --durations=10
+
+test: $(READY) ## Run the tests, but for the long ones.
+	$(PYTEST)
+
+test-long: $(READY) ## Run the long tests: full fuzzing, torch.compile, more crash trials, a short soak.
+	$(PYTEST) -m long
+
+coverage: $(READY) ## Run the tests and print the line coverage.
+	$(PYTEST) --cov=workflow_blocks --cov-report=term-missing:skip-covered
 
 check: $(READY) ## Check style and types.
 	$(BIN)/ruff check .

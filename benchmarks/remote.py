@@ -20,8 +20,8 @@ from rich.table import Table
 
 from benchmarks.draw import FOLDER, publish
 from benchmarks.measure import drawn_image, machine, show, side_by_side
-from benchmarks.real_server import RealServer, running_server
 from benchmarks.workflows import PROMPTS, core_blocks, our_block
+from tests.real_server import RealServer, running_server
 from workflow_blocks.inference_host.engine import make_model_manager
 from workflow_blocks.moondream2.image_crops import UInt8Array
 

@@ -25,7 +25,7 @@ from rich.table import Table
 from benchmarks.draw import FOLDER, publish
 from benchmarks.measure import console, drawn_image, machine, show
 from benchmarks.plots import percentiles
-from benchmarks.real_server import RealServer, running_server
+from tests.real_server import RealServer, running_server
 
 WORKFLOWS: dict[str, dict[str, Any]] = {
     "detect_and_visualize": {"prompts": ["red circle", "blue star", "square"]},

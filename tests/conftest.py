@@ -1,16 +1,59 @@
-"""Shared fixtures: the golden checkpoint, the demo model, and Inference's engine."""
+"""Shared fixtures: the golden checkpoint, the demo model, Inference's engine, and processes beside this one.
 
+The tests may run in several processes (`make test` takes two). Tests of one file run in the same process, and
+so do all tests that need a server, because a server takes half a minute to start.
+"""
+
+import os
+import socket
+from contextlib import ExitStack
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from benchmarks.real_server import running_server
+from tests.loopback import serving
+from tests.real_server import RealServer
+from tests.tensor_native_run import TensorNativeRun
 from workflow_blocks.inference_host.engine import use_local_settings
 
 # Before anything imports `inference`, which reads its settings then.
 use_local_settings()
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Before anything imports `torch`: each worker process has one core.
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 GOLDEN = Path(__file__).parent / "golden" / "moondream2_tiny"
+# Fixtures that are processes of their own, or listen on a fixed port, and the files whose tests use them.
+PROCESSES = {"server", "plain_server", "front_server", "tensor_native_run", "alerts"}
+FILES_WITH_PROCESSES = {
+    "tests/benchmarks/test_soak.py",
+    "tests/running/test_remote_servers.py",
+    "tests/running/test_server.py",
+    "tests/workflows/test_readme_commands.py",
+    "tests/workflows/test_tensor_native.py",
+}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Runs tests of one file in the same process, and those of all files with processes too."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class OneProcessForEachFile(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            return "processes" if file in FILES_WITH_PROCESSES else file
+
+    return OneProcessForEachFile(config, log)
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        file = item.nodeid.partition("::")[0]
+        if not PROCESSES.isdisjoint(item.fixturenames) and file not in FILES_WITH_PROCESSES:
+            raise pytest.UsageError(f"{item.nodeid} needs a process: add its file to FILES_WITH_PROCESSES")
 
 
 @pytest.fixture(scope="session")
@@ -69,51 +112,70 @@ def run_workflow(model_manager):
 @pytest.fixture
 def serve_folder():
     """Serves a folder's files on loopback and gives the address."""
-    import threading
-    from functools import partial
-    from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+    with ExitStack() as servers:
 
-    servers = []
+        def serve(folder):
+            handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
+            return servers.enter_context(serving(ThreadingHTTPServer(("127.0.0.1", 0), handler)))
 
-    def serve(folder):
-        handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
-        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        servers.append(server)
-        return f"http://127.0.0.1:{server.server_port}"
-
-    yield serve
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+        yield serve
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory):
-    """The address of a real server, and the folder in which it works."""
-    folder = tmp_path_factory.mktemp("server")
-    with running_server(folder) as running:
-        yield running.address, folder
-
-
-@pytest.fixture(scope="session")
-def plain_server(tmp_path_factory):
-    """The address of a real server without the plugin."""
-    with running_server(tmp_path_factory.mktemp("plain_server"), WORKFLOWS_PLUGINS="") as running:
-        yield running.address
-
-
-@pytest.fixture(scope="session")
-def front_server(tmp_path_factory, server):
-    """The address of a real server whose steps `server` runs, and that takes image URLs of this machine."""
-    settings = {
+def processes(request, tmp_path_factory):
+    """The processes that the tests of this session need. They start side by side, and stop at the end."""
+    needed = {name for item in request.session.items for name in item.fixturenames}
+    # A server that is told of another one must know its address before either listens.
+    port = free_port()
+    settings_of_front_server = {
         "OFFLINE_MODE": "False",
         "TELEMETRY_OPT_OUT": "True",
         "WORKFLOWS_STEP_EXECUTION_MODE": "remote",
         "WORKFLOWS_REMOTE_API_TARGET": "self-hosted",
-        "LOCAL_INFERENCE_API_URL": server[0],
+        "LOCAL_INFERENCE_API_URL": f"http://127.0.0.1:{port}",
         "ALLOW_NON_HTTPS_URL_INPUT": "True",
         "ALLOW_URL_INPUT_WITHOUT_FQDN": "True",
     }
-    with running_server(tmp_path_factory.mktemp("front_server"), **settings) as running:
-        yield running.address
+    starts = {
+        "server": lambda folder: RealServer(folder, "--port", str(port)),
+        "front_server": lambda folder: RealServer(folder, "--port", "0", **settings_of_front_server),
+        "plain_server": lambda folder: RealServer(folder, "--port", "0", WORKFLOWS_PLUGINS=""),
+        "tensor_native_run": TensorNativeRun,
+    }
+    with ExitStack() as waits, ExitStack() as interrupts:
+        started = {}
+        for name, start in starts.items():
+            if name in needed:
+                started[name] = start(tmp_path_factory.mktemp(name))
+                waits.callback(started[name].wait)
+                interrupts.callback(started[name].interrupt)
+        yield started
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def server(processes):
+    """The address of a real server."""
+    return processes["server"].address
+
+
+@pytest.fixture(scope="session")
+def plain_server(processes):
+    """The address of a real server without the plugin."""
+    return processes["plain_server"].address
+
+
+@pytest.fixture(scope="session")
+def front_server(processes, server):
+    """The address of a real server whose steps `server` runs, and that takes image URLs of this machine."""
+    return processes["front_server"].address
+
+
+@pytest.fixture(scope="session")
+def tensor_native_run(processes):
+    """Tests in the engine's tensor-native mode, in a process of their own."""
+    return processes["tensor_native_run"]

@@ -44,13 +44,13 @@ def test_names_are_those_of_published_weights():
     assert kinds(demo_model_folder() / "model.safetensors") == kinds(golden)
 
 
-def test_it_finds_what_prompts_name(scores):
+def test_it_finds_the_objects_that_prompts_name(scores):
     result = scores["all"].precision.compute()
 
     assert result.map50 > 0.75
     assert result.map50_95 > 0.5
 
 
-def test_it_finds_nothing_where_nothing_is(scores, demo_detector):
+def test_it_finds_nothing_in_empty_scenes(scores, demo_detector):
     assert scores["all"].false_alarms < 0.1
     assert false_alarms_of_other_things(demo_detector, SEEDS) < 0.15

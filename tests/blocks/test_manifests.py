@@ -43,7 +43,8 @@ SCHEMAS = {manifest: Draft202012Validator(manifest.model_json_schema()) for mani
 FIELDS = [
     pytest.param(manifest, name, id=f"{step['name']}.{name}")
     for manifest, step in STEPS.items()
-    for name in manifest.model_fields.keys() - {"type", "name"}
+    for name in manifest.model_fields
+    if name not in ("type", "name")
 ]
 per_manifest = pytest.mark.parametrize("manifest", MANIFESTS, ids=[step["name"] for step in STEPS.values()])
 per_field = pytest.mark.parametrize(("manifest", "name"), FIELDS)

@@ -75,11 +75,11 @@ def test_own_images_and_prompts(run_demo, tmp_path, source, prompts):
     [
         pytest.param(None, [], "no image", id="no images"),
         pytest.param(b"no image", [], "bad.png: not an image", id="unreadable image"),
-        pytest.param("scene", ["--prompt", " "], "is blank", id="blank prompt"),
+        pytest.param("scene", ["--prompt", " "], "give a prompt such as", id="blank prompt"),
         pytest.param("scene", ["--model", "/no/package"], "no model_config.json", id="no model"),
     ],
 )
-def test_what_is_wrong_is_said(run_demo, tmp_path, content, arguments, problem):
+def test_errors_are_reported_in_one_line(run_demo, tmp_path, content, arguments, problem):
     folder = tmp_path / "in"
     folder.mkdir()
     if content == "scene":

@@ -3,88 +3,47 @@
 import contextlib
 import errno
 import io
+import itertools
 import json
 import multiprocessing
 import os
 import random
-import time
+import signal
+import stat
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
-import supervision as sv
 from pycocotools.coco import COCO
 
+from tests.datasets.crash_trials import N_IMAGES, CrashTrials, assert_sound
+from tests.datasets.samples import (
+    add,
+    assert_holds,
+    assert_labelled,
+    boxes_of,
+    file_name,
+    image,
+    load,
+    names_of,
+)
 from workflow_blocks.datasets import atomic_files, coco_file
-from workflow_blocks.datasets.dataset import Dataset, _content_of, split_of
+from workflow_blocks.datasets.dataset import Dataset, split_of
 from workflow_blocks.datasets.formats import FORMATS
 from workflow_blocks.datasets.records import DatasetError
 
 FORK = multiprocessing.get_context("fork")
 
 
-def image(number, height=24, width=32):
-    """A small image that differs from those of other numbers."""
-    return np.random.default_rng(number).integers(0, 256, (height, width, 3), np.uint8)
-
-
-def boxes_of(number):
-    """Up to four boxes that belong to an image of `image`."""
-    rng = random.Random(number)
-    return [
-        (x, y, x + rng.uniform(1, 12), y + rng.uniform(1, 10))
-        for x, y in ((rng.uniform(0, 18), rng.uniform(0, 12)) for _ in range(number % 5))
-    ]
-
-
-def names_of(number):
-    return [("red circle", "star", "dog")[(number + i) % 3] for i in range(number % 5)]
-
-
-def add(dataset, number, split="train"):
-    return dataset.add(image(number), boxes_of(number), names_of(number), split)
-
-
-def load(folder, format, split="train"):
-    """Boxes and class names by image file name, as supervision reads them."""
-    images = folder / split
-    if format == "coco":
-        path = images / "_annotations.coco.json"
-        if not path.exists():
-            return {}
-        dataset = sv.DetectionDataset.from_coco(str(images), str(path))
-    elif format == "yolo":
-        dataset = sv.DetectionDataset.from_yolo(
-            str(images / "images"), str(images / "labels"), str(folder / "data.yaml")
-        )
-    else:
-        dataset = sv.DetectionDataset.from_pascal_voc(str(images), str(images))
-    return {
-        Path(path).name: (found.xyxy, [dataset.classes[i] for i in found.class_id])
-        for path, _, found in dataset
-    }
-
-
-TOLERANCES = {"coco": 0.01, "yolo": 0.01, "pascal_voc": 1.0}
-
-
-def assert_holds(folder, format, numbers, paths, split="train"):
-    found = load(folder, format, split)
-    assert set(found) == {path.name for path in paths}
-    for number, path in zip(numbers, paths, strict=True):
-        boxes, names = found[path.name]
-        np.testing.assert_allclose(boxes, np.reshape(boxes_of(number), (-1, 4)), atol=TOLERANCES[format])
-        assert names == names_of(number)
-
-
 @pytest.mark.parametrize("format", FORMATS)
-def test_what_is_written_is_read_back(tmp_path, format):
+def test_a_written_dataset_reads_back(tmp_path, format):
     with Dataset(tmp_path / "set", format) as dataset:
         paths = [add(dataset, number) for number in range(12)]
 
-    assert all(path.is_file() for path in paths)
-    assert_holds(tmp_path / "set", format, range(12), paths)
+    assert [path.name for path in paths if path.is_file()] == [file_name(number) for number in range(12)]
+    assert_holds(tmp_path / "set", format, range(12))
 
 
 def test_pycocotools_reads_the_file(tmp_path):
@@ -107,7 +66,7 @@ def test_pycocotools_reads_the_file(tmp_path):
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_the_same_image_again_replaces_what_it_had(tmp_path, format):
+def test_adding_an_image_again_replaces_its_boxes(tmp_path, format):
     with Dataset(tmp_path, format) as dataset:
         paths = [add(dataset, number) for number in range(6)]
         for boxes, names in (([], []), ([(1, 2, 9, 8)], ["dog"])):
@@ -116,11 +75,10 @@ def test_the_same_image_again_replaces_what_it_had(tmp_path, format):
 
     found = load(tmp_path, format)
     assert len(found) == 6
-    for number, path in enumerate(paths):
-        boxes, names = found[path.name]
-        expected = [(1, 2, 9, 8)] if number in (0, 4, 2) else boxes_of(number)
-        assert names == (["dog"] if number in (0, 4, 2) else names_of(number))
-        np.testing.assert_allclose(boxes, np.reshape(expected, (-1, 4)), atol=TOLERANCES[format])
+    for number in (0, 4, 2):
+        assert_labelled(found, format, number, [(1, 2, 9, 8)], ["dog"])
+    for number in (1, 3, 5):
+        assert_labelled(found, format, number)
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -128,27 +86,29 @@ def test_an_image_is_in_one_split_only(tmp_path, format):
     with Dataset(tmp_path, format) as dataset:
         for number in range(4):
             add(dataset, number)
-        moved = [add(dataset, number, "valid") for number in (0, 3)]
-        stayed = [add(dataset, number) for number in (1, 2)]
+        for number in (0, 3):
+            add(dataset, number, "valid")
+        for number in (1, 2):
+            add(dataset, number)
 
-    assert_holds(tmp_path, format, (1, 2), stayed)
-    assert_holds(tmp_path, format, (0, 3), moved, "valid")
+    assert_holds(tmp_path, format, (1, 2))
+    assert_holds(tmp_path, format, (0, 3), "valid")
     images = list(tmp_path.rglob("*.jpg"))
     assert len(images) == 4
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_discarded_images_leave(tmp_path, format):
+def test_discarded_images_are_removed(tmp_path, format):
     with Dataset(tmp_path, format) as dataset:
         paths = [add(dataset, number) for number in range(5)]
         for number in (0, 2, 9):
             dataset.discard(image(number))
 
-    assert_holds(tmp_path, format, (1, 3, 4), [paths[1], paths[3], paths[4]])
+    assert_holds(tmp_path, format, (1, 3, 4))
     assert not paths[0].exists()
 
 
-def test_a_coco_file_grows_and_is_written_anew_when_its_room_is_used_up(tmp_path, monkeypatch):
+def test_a_coco_file_grows_and_is_rewritten_when_its_room_is_used_up(tmp_path, monkeypatch):
     monkeypatch.setattr(coco_file, "_FIRST_ROOM", 400)
     monkeypatch.setattr(coco_file, "_MIN_WASTE", 2000)
     with Dataset(tmp_path, "coco") as dataset:
@@ -156,7 +116,7 @@ def test_a_coco_file_grows_and_is_written_anew_when_its_room_is_used_up(tmp_path
         for _ in range(5):
             assert [add(dataset, number) for number in range(40)] == paths
 
-    assert_holds(tmp_path, "coco", range(40), paths)
+    assert_holds(tmp_path, "coco", range(40))
     path = tmp_path / "train" / "_annotations.coco.json"
     assert path.stat().st_size < 60_000
     assert int(json.loads(path.read_text())["info"]["version"].split(".")[0]) > 3
@@ -166,7 +126,7 @@ def test_a_coco_file_grows_and_is_written_anew_when_its_room_is_used_up(tmp_path
 @pytest.mark.parametrize(
     "name", ["a/b", "../up", 'quo"te', "<tag>&", "naïve 猫", "a: b # c", "- list", "{}", "x" * 256]
 )
-def test_odd_class_names_come_back_as_they_are(tmp_path, format, name):
+def test_unusual_class_names_are_kept(tmp_path, format, name):
     with Dataset(tmp_path, format) as dataset:
         path = dataset.add(image(1), [(1, 2, 9, 8)], [name], "train")
 
@@ -174,7 +134,7 @@ def test_odd_class_names_come_back_as_they_are(tmp_path, format, name):
 
 
 @pytest.mark.parametrize("name", ["", "a\x00b", "line\nbreak"])
-def test_class_names_that_cannot_be_written_are_refused(tmp_path, name):
+def test_unprintable_class_names_are_refused(tmp_path, name):
     with Dataset(tmp_path, "pascal_voc") as dataset, pytest.raises(DatasetError, match="class"):
         dataset.add(image(1), [(1, 2, 9, 8)], [name], "train")
 
@@ -203,7 +163,7 @@ def test_fixed_classes_are_all_there_and_no_others(tmp_path):
     ("format", "class_names", "told"),
     [("yolo", None, "format 'coco'"), ("coco", ["star", "dog"], "classes")],
 )
-def test_a_dataset_stays_what_it_began_as(tmp_path, format, class_names, told):
+def test_a_dataset_keeps_its_format_and_classes(tmp_path, format, class_names, told):
     with Dataset(tmp_path, "coco") as dataset:
         dataset.add(image(0), [(1, 2, 9, 8)], ["dog"], "train")
 
@@ -211,7 +171,7 @@ def test_a_dataset_stays_what_it_began_as(tmp_path, format, class_names, told):
         Dataset(tmp_path, format, class_names)
 
 
-def test_shares_deal_images_out_by_their_content():
+def test_shares_assign_images_by_their_content():
     shares = {"train": 0.7, "valid": 0.2, "test": 0.1}
     contents = [f"{random.Random(number).getrandbits(128):032x}" for number in range(3000)]
 
@@ -223,44 +183,81 @@ def test_shares_deal_images_out_by_their_content():
     assert {split_of(content, {"test": 2}) for content in contents} == {"test"}
 
 
-def write_until_killed(folder, format, first, acknowledged):
-    with Dataset(folder, format) as dataset:
-        for number in range(first, first + 10_000):
-            add(dataset, number % 60)
-            os.write(acknowledged, f"{number % 60}\n".encode())
+KILLS = [1, pytest.param(3, marks=pytest.mark.long)]
 
 
+@pytest.mark.parametrize("kills", KILLS)
 @pytest.mark.parametrize("format", FORMATS)
-def test_nothing_acknowledged_is_lost_when_the_writer_is_killed(tmp_path, format, monkeypatch):
-    monkeypatch.setattr(coco_file, "_FIRST_ROOM", 2000)  # so that files are written anew now and then
-    monkeypatch.setattr(coco_file, "_MIN_WASTE", 4000)
-    rng, expected = random.Random(0), set()
-    for kill in range(25):
-        reader, writer = os.pipe()
-        process = FORK.Process(target=write_until_killed, args=(tmp_path, format, 7 * kill, writer))
-        process.start()
-        os.close(writer)
-        time.sleep(0.1 + rng.uniform(0, 0.15))
-        process.kill()
-        process.join()
-        with os.fdopen(reader) as acknowledged:
-            expected |= {int(line) for line in acknowledged.read().split()}
+def test_a_killed_writer_loses_nothing_that_it_acknowledged(tmp_path, format, kills):
+    trials = CrashTrials(tmp_path, format, seed=kills)
+    for _ in range(kills):
+        trials.run()
 
-        found = load(tmp_path, format)
-        names = {path.name: number for number in expected for path in [content_path(number)]}
-        assert set(names) <= set(found)
-        for name, (boxes, classes) in found.items():
-            number = names.get(name)
-            if number is not None:
-                np.testing.assert_allclose(
-                    boxes, np.reshape(boxes_of(number), (-1, 4)), atol=TOLERANCES[format]
-                )
-                assert classes == names_of(number)
-    assert len(expected) > 20
+    assert trials.acknowledged
+    trials.finish()
 
 
-def content_path(number):
-    return Path(_content_of(image(number)) + ".jpg")
+# A process dies at every so many lines of the package that it runs.
+STRIDES = [7, pytest.param(1, marks=pytest.mark.long)]
+
+
+@pytest.mark.parametrize("stride", STRIDES)
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_writer_may_die_at_any_line(tmp_path, format, stride):
+    """An image that is there has its labels, whatever was left undone."""
+    with Dataset(tmp_path, format) as dataset:
+        add(dataset, 1)
+    for n_lines in itertools.count(1, stride):
+        number = 2 + n_lines % (N_IMAGES - 2)
+        with Dataset(tmp_path, format) as dataset:
+            dataset.discard(image(number))
+        if not dies(n_lines, lambda number=number: add_alone(tmp_path, format, number)):
+            break
+        assert_sound(tmp_path, format, {1})
+
+    assert n_lines > 100
+    with Dataset(tmp_path, format) as dataset:
+        for again in range(N_IMAGES):
+            add(dataset, again)
+    assert_holds(tmp_path, format, range(N_IMAGES))
+
+
+def add_alone(folder, format, number):
+    with Dataset(folder, format) as dataset:
+        add(dataset, number)
+
+
+def dies(n_lines, work):
+    """Runs `work` in a child process that is killed at its `n_lines`-th line of `workflow_blocks.datasets`.
+
+    Tells whether it was killed; it ends by itself if it has fewer lines.
+    """
+    child = os.fork()
+    if not child:
+        try:
+            kill_at_line(n_lines)
+            work()
+        finally:
+            os._exit(0 if sys.exc_info()[0] is None else 1)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
+    return os.WIFSIGNALED(status)
+
+
+def kill_at_line(n_lines):
+    left = n_lines
+    package = str(Path(coco_file.__file__).parent)
+
+    def trace(frame, event, _):
+        nonlocal left
+        if not frame.f_code.co_filename.startswith(package):
+            return None
+        left -= event == "line"
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return trace
+
+    sys.settrace(trace)
 
 
 def write_some(folder, format, numbers):
@@ -282,22 +279,33 @@ def test_processes_and_threads_share_a_dataset(tmp_path, format):
         process.join()
 
     assert [process.exitcode for process in processes] == [0, 0]
-    assert_holds(tmp_path, format, range(50), [content_path(number) for number in range(50)])
+    assert_holds(tmp_path, format, range(50))
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_a_full_disk_leaves_the_dataset_as_it_was(tmp_path, format, monkeypatch):
+def test_a_full_disk_leaves_the_dataset_unchanged(tmp_path, format, monkeypatch):
     with Dataset(tmp_path, format) as dataset:
-        paths = [add(dataset, number) for number in range(5)]
+        for number in range(5):
+            add(dataset, number)
         with monkeypatch.context() as full:
             full.setattr(atomic_files.os, "fdopen", full_disk)
             with pytest.raises(OSError, match="No space left"):
                 add(dataset, 7)
 
-        assert_holds(tmp_path, format, range(5), paths)
-        paths.append(add(dataset, 8))
-    assert_holds(tmp_path, format, (*range(5), 8), paths)
+        assert_holds(tmp_path, format, range(5))
+        add(dataset, 8)
+    assert_holds(tmp_path, format, (*range(5), 8))
     assert not list(tmp_path.rglob("*.part"))
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_everybody_may_read_a_dataset(tmp_path, format):
+    with Dataset(tmp_path, format) as dataset:
+        add(dataset, 1)
+
+    public = [path for path in tmp_path.rglob("*.*") if ".dataset" not in path.parts and path.is_file()]
+    assert len(public) >= 2
+    assert {stat.S_IMODE(path.stat().st_mode) for path in public} == {0o644}
 
 
 def full_disk(descriptor, *_):

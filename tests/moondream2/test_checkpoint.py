@@ -63,7 +63,7 @@ def test_load_model_takes_every_published_naming(checkpoint, golden_detector, ch
 
 
 @pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16, torch.float32])
-def test_load_model_casts_to_the_dtype_that_it_is_asked_for(checkpoint, stored):
+def test_load_model_casts_to_the_requested_dtype(checkpoint, stored):
     change_weights(checkpoint, lambda weights: weights.update({n: t.to(stored) for n, t in weights.items()}))
 
     model = load(checkpoint, torch.bfloat16)
@@ -111,7 +111,7 @@ def test_load_model_reads_shards(checkpoint, golden_detector):
         pytest.param(rename("model.text.blocks", "model.text.layers"), "is not part", id="other layout"),
     ],
 )
-def test_load_model_names_the_tensor_that_is_wrong(checkpoint, change, problem):
+def test_load_model_names_the_wrong_tensor(checkpoint, change, problem):
     change_weights(checkpoint, change)
 
     with pytest.raises(CheckpointError, match=problem):
@@ -126,7 +126,7 @@ def test_load_model_names_the_tensor_that_is_wrong(checkpoint, change, problem):
         pytest.param(None, id="cut"),
     ],
 )
-def test_load_model_tells_of_a_damaged_file(checkpoint, content):
+def test_load_model_reports_a_damaged_file(checkpoint, content):
     path = checkpoint / WEIGHTS_FILE
     path.write_bytes(path.read_bytes()[:-1000] if content is None else content)
 
@@ -144,7 +144,7 @@ def test_load_model_tells_of_a_damaged_file(checkpoint, content):
         pytest.param('{"weight_map": {"a": "/etc/passwd"}}', id="absolute"),
     ],
 )
-def test_load_model_refuses_an_index_that_is_none(checkpoint, index):
+def test_load_model_refuses_an_invalid_index(checkpoint, index):
     (checkpoint / WEIGHTS_FILE).unlink()
     (checkpoint / WEIGHTS_INDEX_FILE).write_text(index)
 
@@ -152,7 +152,7 @@ def test_load_model_refuses_an_index_that_is_none(checkpoint, index):
         load(checkpoint)
 
 
-def test_load_model_tells_that_there_are_no_weights(checkpoint):
+def test_load_model_reports_missing_weights(checkpoint):
     (checkpoint / WEIGHTS_FILE).unlink()
 
     with pytest.raises(CheckpointError, match=WEIGHTS_FILE):
@@ -168,14 +168,14 @@ def test_load_tokenizer_reads_special_tokens_as_text(checkpoint):
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[1]", '{"version": "1.0"}'])
-def test_load_tokenizer_tells_of_a_damaged_file(checkpoint, content):
+def test_load_tokenizer_reports_a_damaged_file(checkpoint, content):
     (checkpoint / TOKENIZER_FILE).write_text(content)
 
     with pytest.raises(CheckpointError, match="is not a tokenizer"):
         load_tokenizer(checkpoint, Moondream2Config())
 
 
-def test_load_tokenizer_tells_that_the_file_is_missing(tmp_path):
+def test_load_tokenizer_reports_a_missing_file(tmp_path):
     with pytest.raises(CheckpointError, match=r"tokenizer\.json is missing"):
         load_tokenizer(tmp_path, Moondream2Config())
 

@@ -36,7 +36,7 @@ def test_defaults_are_the_released_model():
         ),
     ],
 )
-def test_from_file_takes_the_released_value_for_what_is_left_out(tmp_path, document):
+def test_from_file_uses_released_values_for_missing_keys(tmp_path, document):
     (tmp_path / "config.json").write_text(json.dumps(document))
 
     assert Moondream2Config.from_file(tmp_path / "config.json") == Moondream2Config()
@@ -70,7 +70,7 @@ def test_from_file_reads_every_size(golden_folder):
         pytest.param({"text": {"max_context": 700}}, "max_context", id="context too short"),
     ],
 )
-def test_from_file_names_what_does_not_fit(tmp_path, config, problem):
+def test_from_file_names_the_entry_that_does_not_fit(tmp_path, config, problem):
     path = write_config(tmp_path, config)
 
     with pytest.raises(ConfigError, match=problem) as error:
@@ -80,14 +80,14 @@ def test_from_file_names_what_does_not_fit(tmp_path, config, problem):
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"config": 3}'])
-def test_from_file_refuses_what_is_no_configuration(tmp_path, text):
+def test_from_file_refuses_other_documents(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
 
     with pytest.raises(ConfigError):
         Moondream2Config.from_file(tmp_path / "config.json")
 
 
-def test_from_file_tells_that_the_file_is_missing(tmp_path):
+def test_from_file_reports_a_missing_file(tmp_path):
     with pytest.raises(ConfigError, match="cannot be read"):
         Moondream2Config.from_file(tmp_path / "config.json")
 

@@ -35,7 +35,7 @@ def test_an_image_larger_than_the_cache_is_not_kept():
     assert cache.get(b"small") is not None
 
 
-def test_the_same_image_again_takes_no_more_room():
+def test_adding_an_image_again_does_not_grow_the_file():
     cache = EncodedImageCache(1000)
     for _ in range(3):
         cache.put(b"a", encoded(96))

@@ -70,12 +70,12 @@ def test_first_crop_shows_the_whole_image():
         pytest.param(np.zeros((10, 10, 3), np.float32), id="float"),
     ],
 )
-def test_image_to_crops_refuses_what_is_no_rgb_image(image):
+def test_image_to_crops_refuses_other_arrays(image):
     with pytest.raises(ValueError, match="uint8 array of shape"):
         image_to_crops(image, VisionConfig())
 
 
-def test_images_are_cut_at_once_as_they_are_one_by_one(monkeypatch):
+def test_images_are_cropped_together_as_one_by_one(monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 8)
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (60 * n, 90, 3), np.uint8) for n in range(1, 12)]

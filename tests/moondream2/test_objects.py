@@ -11,6 +11,7 @@ from PIL import Image
 from training.bins import RuntimeWithBins
 from workflow_blocks.moondream2 import decoding as decoding_module
 from workflow_blocks.moondream2.memory import WorkingMemory
+from workflow_blocks.moondream2.objects import ObjectDecoder
 from workflow_blocks.moondream2.prompt_tokens import PromptTooLongError
 from workflow_blocks.moondream2.rows import Rows
 from workflow_blocks.moondream2.runtime import Query, Runtime
@@ -116,7 +117,7 @@ def _numbers(objects):
     return np.array([list(vars(item).values()) for item in objects])
 
 
-def test_threads_find_what_one_thread_finds(golden_detector):
+def test_threads_give_the_same_as_one_thread(golden_detector):
     detector = RuntimeWithBins(golden_detector.model, golden_detector.tokenizer, cache_bytes=2**20)
 
     def answer(case):
@@ -137,11 +138,43 @@ def test_detect_stops_at_the_limit(golden_detector, encoded, limit):
     assert len(objects) == limit
 
 
-def test_confidence_lies_between_zero_and_one(golden_detector, encoded):
-    for objects in golden_detector.detect(queries_of(CASES, encoded), MAX_OBJECTS):
-        for item in objects:
-            assert 0 <= item.p_box <= 1
-            assert 0 <= item.confidence <= item.p_object
+class KeepingDecoder(ObjectDecoder):
+    """Keeps what each object was chosen from."""
+
+    def _box_values(self, p_object, *choices):
+        self.choices = choices
+        return super()._box_values(p_object, *choices)
+
+
+class RuntimeWithChoices(Runtime):
+    object_decoder_type = KeepingDecoder
+
+
+def share_near(choice, is_near):
+    """The probability of the bins whose values are near the chosen one."""
+    chosen = choice.value.item()
+    shares = zip(choice.bin_values.tolist(), choice.probabilities[0].tolist(), strict=True)
+    return sum(probability for value, probability in shares if is_near(value, chosen))
+
+
+def test_confidence_is_the_probability_of_the_object_and_of_boxes_near_it(golden_detector, encoded):
+    """Near: the centre moves by at most a fifth of the size, and the size differs by at most a fifth."""
+    detector = RuntimeWithChoices(golden_detector.model, golden_detector.tokenizer)
+    p_boxes = []
+    for query in queries_of([case for case in CASES if case["objects"]], encoded):
+        ((item,),) = detector.detect([query], 1)
+        x, y, w, h = detector._objects.choices
+        expected = 1.0
+        for centre, size in ((x, w), (y, h)):
+            reach = 0.2 * size.value.item()
+            expected *= share_near(centre, lambda value, chosen, reach=reach: abs(value - chosen) <= reach)
+            expected *= share_near(size, lambda value, chosen: min(value, chosen) >= 0.8 * max(value, chosen))
+        p_boxes.append(item.p_box)
+        assert item.p_box == pytest.approx(expected, abs=1e-4)
+        assert item.confidence == pytest.approx(item.p_object * item.p_box)
+        assert 0 < item.p_object < 1
+
+    assert 0 < min(p_boxes) < 0.5 < max(p_boxes) < 1
 
 
 def test_refined_boxes_stay_near_and_do_not_change_what_follows(golden_detector, encoded):

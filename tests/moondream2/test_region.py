@@ -26,10 +26,17 @@ def test_embeddings_and_logits_have_the_shapes_that_are_stated(golden_detector):
 
 
 def test_width_comes_before_height(golden_detector):
+    """The decoder's first 1024 logits are of the width, the others of the height."""
     region = golden_detector.model.region
-    hidden = torch.rand(128)
+    torch.manual_seed(0)
+    hidden = torch.rand(1, 128)
+    logits = region.size_decoder(hidden)[0]
 
-    torch.testing.assert_close(region.size_logits(hidden).flatten(), region.size_decoder(hidden))
+    width, height = choose_sizes(region.size_logits(hidden))
+
+    expected = [size_from_bin(half.argmax(), 1024).item() for half in (logits[:1024], logits[1024:])]
+    assert expected[0] != expected[1]
+    assert [width.value.item(), height.value.item()] == pytest.approx(expected)
 
 
 def logits(*shares):
@@ -64,9 +71,15 @@ def test_the_most_likely_bins_are_chosen():
         pytest.param(
             [(512, 0.6), (520, 0.4)], [(300, 1.0)], 0.6, id="near for a large box, far for a small one"
         ),
+        # A box as wide as the image: a fifth of it is 204.8 bins. A fifth less of a size is 32.9 bins.
+        pytest.param([(512, 0.6), (716, 0.4)], [(1023, 1.0)], 1.0, id="a fifth of the size away"),
+        pytest.param([(512, 0.6), (717, 0.4)], [(1023, 1.0)], 0.6, id="more than a fifth of it away"),
+        pytest.param([(512, 1.0)], [(900, 0.6), (868, 0.4)], 1.0, id="a fifth smaller"),
+        pytest.param([(512, 1.0)], [(900, 0.6), (867, 0.4)], 0.6, id="more than a fifth smaller"),
+        pytest.param([(512, 1.0)], [(867, 0.6), (900, 0.4)], 0.6, id="a fifth smaller than the other"),
     ],
 )
-def test_probability_near_adds_up_what_is_close(x, w, expected):
+def test_probability_near_adds_up_near_bins(x, w, expected):
     width, _ = sizes(logits(*w), logits((0, 1.0)))
 
     near = probability_near(choose_coordinates(logits(*x)), width)

@@ -28,7 +28,7 @@ def read_alone(text, prefix, tokens):
     return torch.cat([text(text.embed(torch.tensor([[token]])), rows)[0] for token in tokens])
 
 
-def test_rows_together_read_what_each_reads_alone(text):
+def test_rows_together_give_the_same_as_alone(text):
     of_images = prefixes(text, 2)
     tokens = [[3, 1, 4], [1, 5], [9, 2, 6, 5], [3]]
     longest = max(map(len, tokens))
@@ -43,7 +43,7 @@ def test_rows_together_read_what_each_reads_alone(text):
 
 
 @pytest.mark.parametrize("kept", [[0, 1, 2, 3], [0], [2, 3], [0, 3], [1, 2]])
-def test_rows_that_stay_do_not_notice_those_that_leave(text, kept):
+def test_remaining_rows_do_not_change_when_others_end(text, kept):
     of_images = prefixes(text, 2)
     tokens = torch.tensor([[3, 1], [4, 1], [5, 9], [2, 6]])
     rows = Rows(CONFIG, of_images, [2, 2], torch.full((4,), 2))
@@ -57,7 +57,7 @@ def test_rows_that_stay_do_not_notice_those_that_leave(text, kept):
         torch.testing.assert_close(state, read_alone(text, of_images[row // 2], own)[-1:])
 
 
-def test_rows_find_room_for_more_than_they_began_with(text):
+def test_rows_grow(text):
     (prefix,) = prefixes(text, 1)
     tokens = torch.randint(0, 50, (80,)).tolist()
 

@@ -34,7 +34,7 @@ def test_the_dtype_can_be_set(monkeypatch, device):
         ("MOONDREAM2_DEVICE", "cuda:99"),
     ],
 )
-def test_a_setting_that_cannot_be_is_told_by_name_and_value(monkeypatch, golden_package, name, value):
+def test_an_invalid_setting_is_reported_with_its_name_and_value(monkeypatch, golden_package, name, value):
     monkeypatch.setenv(name, value)
 
     with pytest.raises(SettingsError, match=name) as caught:

@@ -34,7 +34,7 @@ def test_rotation_leaves_scores_to_the_distance_alone():
 @pytest.mark.parametrize(
     "place", [pytest.param(slice(8, None), id="second half"), pytest.param(slice(None), id="values")]
 )
-def test_some_of_the_heads_are_not_rotated(place):
+def test_values_are_not_rotated(place):
     heads = torch.rand(1, 3, 8, 16)
     which = slice(6, None) if place == slice(None) else slice(None)
 

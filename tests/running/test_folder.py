@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -42,8 +43,9 @@ def rows_of(path):
     return list(csv.DictReader(path.open()))
 
 
-def test_a_folder_of_200_images_with_one_that_is_corrupt(run, folder, tmp_path):
-    write_images(folder, range(199))
+@pytest.mark.parametrize("n_images", [19, pytest.param(199, marks=pytest.mark.long)])
+def test_a_folder_with_a_corrupt_image_gives_the_results_of_the_others(run, folder, tmp_path, n_images):
+    write_images(folder, range(n_images))
     (folder / "corrupt.jpg").write_bytes(b"\xff\xd8 no image")
     (folder / "notes.txt").write_text("no image")
     arguments = (
@@ -59,20 +61,36 @@ def test_a_folder_of_200_images_with_one_that_is_corrupt(run, folder, tmp_path):
     code, output = run(*arguments)
 
     assert code == 1
-    assert "199 done, 1 failed" in output
+    assert f"{n_images} done, 1 failed" in output
     assert "corrupt.jpg: not an image that OpenCV can read" in output
     results = tmp_path / "results" / "detect_visualize_export"
-    assert len(rows_of(results / "aggregated_results.csv")) == 199
+    assert len(rows_of(results / "aggregated_results.csv")) == n_images
     assert json.loads((results / "failures.jsonl").read_text())["file"] == "corrupt.jpg"
     (table,) = (tmp_path / "tables").glob("*.csv")
-    names = {row["image_name"] for row in rows_of(table)}
-    assert {"000.jpg", "001.jpg"} <= names <= {f"{number:03}.jpg" for number in range(199)}
-    total = sum(json.loads(path.read_text())["counts"]["shape"] for path in results.glob("*/results.json"))
-    assert f"shape │ {total} │" in output
-    assert len(rows_of(table)) == total
+    counts = {
+        path.parent.name: json.loads(path.read_text())["counts"]["shape"]
+        for path in results.glob("*/results.json")
+    }
+    assert sorted(counts) == [f"{number:03}.jpg" for number in range(n_images)]
+    assert Counter(row["image_name"] for row in rows_of(table)) == +Counter(counts)
+    assert f"shape │ {sum(counts.values())} │" in output
+    assert sum(counts.values()) > n_images
 
 
-def test_a_second_run_goes_on(run, folder, tmp_path):
+def test_a_name_that_is_given_is_the_name_of_all_images(run, folder, tmp_path):
+    write_images(folder, range(2))
+
+    code, _ = run(
+        *("detect_visualize_export", "-i", folder, "--prompts", "shape"),
+        *("--image_name", "mine", "--target_directory", "tables"),
+    )
+
+    assert code == 0
+    (table,) = (tmp_path / "tables").glob("*.csv")
+    assert {row["image_name"] for row in rows_of(table)} == {"mine"}
+
+
+def test_a_second_run_skips_files_that_are_done(run, folder, tmp_path):
     write_images(folder, range(3))
     (folder / "late.jpg").write_bytes(b"half copied")
     assert run("count_by_prompt", "-i", folder, "--prompts", "shape")[0] == 1
@@ -89,7 +107,7 @@ def test_a_second_run_goes_on(run, folder, tmp_path):
     assert len(rows_of(tmp_path / "results" / "count_by_prompt" / "aggregated_results.csv")) == 5
 
 
-def test_other_parameters_are_not_mixed_with_earlier_ones(run, folder):
+def test_results_of_other_parameters_are_not_mixed(run, folder):
     write_images(folder, range(1))
     run("count_by_prompt", "-i", folder, "--prompts", "shape")
 
@@ -119,7 +137,7 @@ def test_videos_beside_images(run, folder, tmp_path):
     assert (results / "000.jpg" / "visualization.jpg").is_file()
 
 
-def test_prompts_of_an_image_s_own(run, folder, tmp_path):
+def test_prompts_for_each_image(run, folder, tmp_path):
     write_images(folder, range(3))
     prompts = json.dumps({"000.jpg": ["circle"], "001.jpg": ["star", "square"]})
 
@@ -131,7 +149,7 @@ def test_prompts_of_an_image_s_own(run, folder, tmp_path):
     assert list(json.loads(result.read_text())["counts"]) == ["star", "square"]
 
 
-def test_a_sink_that_fails_fails_the_file(run, folder):
+def test_a_failing_sink_fails_the_file(run, folder):
     write_images(folder, range(1))
     (folder / "occupied").write_text("a file where a folder should be")
 
@@ -141,14 +159,14 @@ def test_a_sink_that_fails_fails_the_file(run, folder):
     assert "000.jpg: failed: " in output
 
 
-def test_a_prompt_that_no_image_can_be_asked(run, folder):
+def test_a_blank_prompt_fails_for_every_image(run, folder):
     write_images(folder, range(15))
 
     code, output = run("count_by_prompt", "-i", folder, "--prompts", " ")
 
     assert code == 1
     assert "0 done, 15 failed" in output
-    assert "is blank" in output
+    assert "`prompts` holds ' '; give a prompt" in output
     assert "and 5 more, in results/count_by_prompt/failures.jsonl" in output
 
 
@@ -172,7 +190,7 @@ def test_a_prompt_that_no_image_can_be_asked(run, folder):
         (["unknown_block.json"], "the workflow cannot be run"),
     ],
 )
-def test_what_cannot_be_run_is_said_before_anything_runs(run, tmp_path, arguments, problem):
+def test_invalid_arguments_are_reported_before_anything_runs(run, tmp_path, arguments, problem):
     (tmp_path / "broken.json").write_text("{")
     (tmp_path / "list.json").write_text("[]")
     step = {"type": "no_such_block@v1", "name": "step"}
@@ -187,7 +205,7 @@ def test_what_cannot_be_run_is_said_before_anything_runs(run, tmp_path, argument
     assert "Traceback" not in output
 
 
-def test_values_are_read_as_the_definition_s_defaults_are():
+def test_values_are_read_by_the_type_of_the_default():
     from workflow_blocks.running.definitions import read_definition
     from workflow_blocks.running.parameters import parse_parameters
 

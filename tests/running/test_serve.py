@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from workflow_blocks.commands.app import app
 
 
-def test_a_port_that_is_taken_is_told_at_once():
+def test_a_port_in_use_is_reported_at_once():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         result = CliRunner().invoke(app, ["serve", "--port", str(port)])
@@ -20,7 +20,7 @@ def test_a_port_that_is_taken_is_told_at_once():
     assert "--port" in result.output
 
 
-def test_an_address_of_another_machine_is_told():
+def test_an_address_of_another_machine_is_reported():
     result = CliRunner().invoke(app, ["serve", "--host", "192.0.2.1"])
 
     assert result.exit_code == 1
@@ -34,7 +34,7 @@ def saved(tmp_path, monkeypatch):
     return tmp_path / "workflow" / "local" / f"{sha256(b'count_by_prompt').hexdigest()}.json"
 
 
-def test_definitions_are_renewed_but_a_user_s_own_stays(saved):
+def test_bundled_definitions_are_updated_and_those_of_users_are_kept(saved):
     from workflow_blocks.running.server import install_definitions
 
     install_definitions()
@@ -49,7 +49,7 @@ def test_definitions_are_renewed_but_a_user_s_own_stays(saved):
     assert saved.read_text() == own
 
 
-def test_a_model_cache_that_cannot_be_written_is_told(tmp_path, monkeypatch):
+def test_a_model_cache_that_is_not_writable_is_reported(tmp_path, monkeypatch):
     from workflow_blocks.running.server import ServerError, install_definitions
 
     (tmp_path / "file").write_text("no folder")

@@ -27,7 +27,7 @@ BLOCKS = {
 
 @pytest.fixture(scope="module")
 def client(server):
-    return InferenceHTTPClient(server[0]).configure(InferenceConfiguration(api_key_transport="header"))
+    return InferenceHTTPClient(server).configure(InferenceConfiguration(api_key_transport="header"))
 
 
 @pytest.fixture
@@ -44,20 +44,20 @@ def assert_shapes_found(result):
 
 
 def test_blocks_are_described(server):
-    described = requests.get(f"{server[0]}/workflows/blocks/describe", timeout=60).json()["blocks"]
+    described = requests.get(f"{server}/workflows/blocks/describe", timeout=60).json()["blocks"]
 
     assert {block["manifest_type_identifier"] for block in described} >= BLOCKS
 
 
 def test_blocks_are_in_the_schema_of_definitions(server):
-    schema = requests.get(f"{server[0]}/workflows/definition/schema", timeout=60).text
+    schema = requests.get(f"{server}/workflows/definition/schema", timeout=60).text
 
     assert all(block in schema for block in BLOCKS)
 
 
 @pytest.mark.parametrize("name", workflow_names())
 def test_definitions_validate(server, name):
-    answer = requests.post(f"{server[0]}/workflows/validate", json=read_definition(name), timeout=60)
+    answer = requests.post(f"{server}/workflows/validate", json=read_definition(name), timeout=60)
 
     assert answer.json() == {"status": "ok"}
 
@@ -113,12 +113,13 @@ def test_a_batch_gives_each_image_its_own(client):
     ]
 
     assert [result["counts"] for result in together] == [result["counts"] for result in alone]
+    assert sum(sum(result["counts"].values()) for result in alone) > 0
     for one, other in zip(together, alone, strict=True):
         boxes = [sv.Detections.from_inference(result["predictions"]).xyxy for result in (one, other)]
         np.testing.assert_allclose(*boxes, atol=1e-3)
 
 
-def test_a_definition_that_the_server_knows_by_name(client):
+def test_a_bundled_definition_runs_by_name(client):
     (result,) = client.run_workflow(
         workspace_name="local",
         workflow_id="count_by_prompt",
@@ -126,7 +127,7 @@ def test_a_definition_that_the_server_knows_by_name(client):
         parameters={"prompts": ["shape", "dog"]},
     )
 
-    assert result["total"] == sum(result["counts"].values())
+    assert result["total"] == sum(result["counts"].values()) > 0
     picture = cv2.imdecode(
         np.frombuffer(base64.b64decode(result["visualization"]), np.uint8), cv2.IMREAD_COLOR
     )
@@ -151,7 +152,7 @@ def from_a_step():
         pytest.param(
             detection_workflow(),
             {"prompts": " "},
-            ["detection", "`prompts` holds ' '", "name an object"],
+            ["detection", "`prompts` is ' '", "give a prompt"],
             id="blank",
         ),
         pytest.param(
@@ -163,10 +164,10 @@ def from_a_step():
         pytest.param(
             detection_workflow(prompts=""),
             {},
-            ["detection", "`prompts` holds ''", "name an object"],
+            ["detection", "`prompts` is ''", "give a prompt"],
             id="literal",
         ),
-        pytest.param(from_a_step(), {}, ["detection", "`prompts` holds", "string"], id="from a step"),
+        pytest.param(from_a_step(), {}, ["detection", "`prompts` holds", "give a prompt"], id="from a step"),
         pytest.param(
             detection_workflow(inputs=("prompts", "c"), confidence="$inputs.c"),
             {"prompts": "dog", "c": 7},
@@ -185,12 +186,12 @@ def from_a_step():
                 "/": ["no model_config.json"],
                 "a/b/c": ["is invalid", "give the id of a Moondream2"],
                 "moondream2/no_such": ["cannot be loaded", "give the id of a Moondream2"],
-                "../" * 100: ["is no model package"],
+                "../" * 100: ["is not a model package"],
             }.items()
         ),
     ],
 )
-def test_what_the_caller_got_wrong(client, specification, parameters, words):
+def test_errors_of_the_caller(client, specification, parameters, words):
     with pytest.raises(HTTPCallErrorError) as error:
         client.run_workflow(
             specification=specification, images={"image": image_bgr(0)}, parameters=parameters
@@ -202,8 +203,8 @@ def test_what_the_caller_got_wrong(client, specification, parameters, words):
     assert_it_lives(client)
 
 
-def test_a_model_that_cannot_be_fetched_is_told_without_a_traceback(server):
-    answer = run(server[0], detection_workflow(model_version="no-such/3"), prompts="dog")
+def test_a_model_that_cannot_be_downloaded_is_reported_without_a_traceback(server):
+    answer = run(server, detection_workflow(model_version="no-such/3"), prompts="dog")
 
     assert answer.status_code == 503
     assert "`model_version` 'no-such/3' cannot be fetched" in answer.json()["message"]
@@ -224,8 +225,8 @@ def test_a_model_that_cannot_be_fetched_is_told_without_a_traceback(server):
         pytest.param([], id="empty batch"),
     ],
 )
-def test_an_image_that_cannot_be_read(server, client, image):
-    answer = run(server[0], detection_workflow(), image=image, prompts="dog")
+def test_an_unreadable_image_is_reported(server, client, image):
+    answer = run(server, detection_workflow(), image=image, prompts="dog")
 
     assert 400 <= answer.status_code < 500
     assert re.search("image", answer.json()["message"])
@@ -234,17 +235,17 @@ def test_an_image_that_cannot_be_read(server, client, image):
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"inputs": 7}', b"\xff" * 100])
-def test_garbage_harms_nobody(server, client, body):
+def test_other_clients_are_served_when_one_sends_garbage(server, client, body):
     answer = requests.post(
-        f"{server[0]}/workflows/run", data=body, headers={"Content-Type": "application/json"}, timeout=30
+        f"{server}/workflows/run", data=body, headers={"Content-Type": "application/json"}, timeout=30
     )
 
     assert 400 <= answer.status_code < 500
     assert_it_lives(client)
 
 
-def test_a_client_that_hangs_up_harms_nobody(server, client):
-    address = urlparse(server[0])
+def test_other_clients_are_served_when_one_hangs_up(server, client):
+    address = urlparse(server)
     for sent in (
         b"",
         b"POST /workflows/run HTTP/1.1\r\nHost: x\r\nContent-Length: 99999\r\n\r\n{",

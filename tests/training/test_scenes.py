@@ -23,7 +23,7 @@ def test_images_have_the_stated_sizes(scenes):
         assert max(height, width) <= 1280
 
 
-def test_objects_lie_inside_and_have_the_stated_sizes(scenes):
+def test_objects_are_inside_the_image_and_have_the_stated_sizes(scenes):
     assert {item.colour for scene in scenes for item in scene.objects} == set(COLOURS)
     assert {item.shape for scene in scenes for item in scene.objects} == set(SHAPES)
     for scene in scenes:
@@ -36,7 +36,7 @@ def test_objects_lie_inside_and_have_the_stated_sizes(scenes):
             assert 0.1 <= longer <= 0.46  # what another object hides makes a box smaller
 
 
-def test_boxes_enclose_what_is_seen(scenes):
+def test_boxes_enclose_the_visible_part(scenes):
     for scene in scenes:
         for index, item in enumerate(scene.objects):
             rows, cols = np.nonzero(scene.object_map == index + 1)

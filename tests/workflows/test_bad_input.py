@@ -34,7 +34,7 @@ def image():
         pytest.param({"model_version": " "}, "`model_version` is ' '", id="model"),
     ],
 )
-def test_a_bad_literal_is_told_at_compile_time(run_workflow, image, fields, problem):
+def test_a_bad_literal_is_reported_at_compile_time(run_workflow, image, fields, problem):
     definition = detection_workflow(inputs=(), **({"prompts": "dog"} | fields))
 
     with pytest.raises(WorkflowSyntaxError) as error:
@@ -64,7 +64,7 @@ def test_a_bad_literal_is_told_at_compile_time(run_workflow, image, fields, prob
         ("model_version", 7, "`model_version` is 7"),
     ],
 )
-def test_a_bad_input_is_told_before_anything_runs(run_workflow, image, field, value, problem):
+def test_bad_input_is_reported_before_the_model_runs(run_workflow, image, field, value, problem):
     definition = detection_workflow(inputs=("given",), **({"prompts": "dog"} | {field: "$inputs.given"}))
 
     with pytest.raises(RuntimeInputError, match=f"step detection regarding property {field}") as error:
@@ -95,7 +95,7 @@ def test_a_bad_prompt_from_a_step_is_a_client_error(run_workflow, image):
     assert error.value.block_id == "detection"
 
 
-def test_the_error_of_one_image_of_a_batch_names_its_mend(run_workflow, image):
+def test_the_error_of_one_image_in_a_batch_says_how_to_fix_it(run_workflow, image):
     with pytest.raises(ClientCausedStepExecutionError, match=r"`images`.*float32.*give uint8"):
         run_workflow(detection_workflow(), image=[image, image.astype(np.float32)], prompts="dog")
 
@@ -107,7 +107,7 @@ def test_the_error_of_one_image_of_a_batch_names_its_mend(run_workflow, image):
         pytest.param("/", "no model_config.json", id="a folder that is no package"),
     ],
 )
-def test_a_model_package_that_is_not_there_is_a_client_error(run_workflow, image, model_version, problem):
+def test_a_missing_model_package_is_a_client_error(run_workflow, image, model_version, problem):
     with pytest.raises(ClientCausedStepExecutionError, match=problem) as error:
         run_workflow(detection_workflow(model_version=model_version), image=image, prompts="dog")
 
@@ -164,6 +164,6 @@ def test_the_demo_model_on_a_server_that_loads_no_local_packages(run_workflow, i
         pytest.param({"type": "file", "value": "/no/such/file.png"}, id="no such file"),
     ],
 )
-def test_an_image_that_cannot_be_read_is_an_error_of_the_engine(run_workflow, value):
+def test_an_unreadable_image_is_an_error_of_the_engine(run_workflow, value):
     with pytest.raises(RuntimeInputError):
         run_workflow(detection_workflow(), image=value, prompts="dog")

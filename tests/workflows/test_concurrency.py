@@ -9,9 +9,11 @@ from tests.workflows.definitions import detection_workflow
 from workflow_blocks.blocks.common.data_representation import from_engine
 from workflow_blocks.inference_host.engine import make_engine, make_model_manager
 
+N_REQUESTS = 12
 
-def test_requests_that_come_together_load_one_model_and_get_their_own_answers(golden_package, monkeypatch):
-    from workflow_blocks.moondream2 import inference_model
+
+def test_concurrent_requests_share_one_model_and_get_their_own_answers(golden_package, monkeypatch):
+    from workflow_blocks.inference_host import model as inference_model
 
     loaded = []
     load_detector = inference_model.load_detector
@@ -22,9 +24,10 @@ def test_requests_that_come_together_load_one_model_and_get_their_own_answers(go
 
     monkeypatch.setattr(inference_model, "load_detector", counted)
     manager = make_model_manager()
-    definition = detection_workflow(model_version=str(golden_package))
+    # The golden model finds something without end.
+    definition = detection_workflow(model_version=str(golden_package), max_detections=4)
 
-    engines = [make_engine(definition, manager) for _ in range(16)]
+    engines = [make_engine(definition, manager) for _ in range(N_REQUESTS)]
 
     def ask(number):
         (result,) = engines[number].run(
@@ -33,7 +36,7 @@ def test_requests_that_come_together_load_one_model_and_get_their_own_answers(go
         return from_engine(result["predictions"], "test").xyxy
 
     with ThreadPoolExecutor(8) as clients:
-        together = list(clients.map(ask, range(16)))
+        together = list(clients.map(ask, range(N_REQUESTS)))
 
     assert len(loaded) == 1
     for number, boxes in enumerate(together):

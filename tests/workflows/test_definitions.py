@@ -4,13 +4,13 @@ import base64
 import json
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import product
-from threading import Thread
 
 import cv2
 import numpy as np
 import pytest
 import supervision as sv
 
+from tests.loopback import serving
 from tests.scenes import image_bgr, recall, scene, true_boxes
 from training.scenes import SceneOptions, draw_scene
 from workflow_blocks.blocks.common.data_representation import from_engine
@@ -36,7 +36,7 @@ def test_every_input_is_read_and_has_a_default(name):
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in NEED_MORE])
-def test_an_image_alone_is_enough(run_workflow, name, tmp_path, monkeypatch):
+def test_all_inputs_but_the_image_have_defaults(run_workflow, name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     (result,) = run_workflow(definition(name), image=image_bgr(0))
@@ -118,7 +118,7 @@ def count_hits(run_workflow, name, numbers=range(5), **inputs):
     return found, there
 
 
-def test_detect_and_visualize_finds_what_is_there(run_workflow):
+def test_detect_and_visualize_finds_the_drawn_objects(run_workflow):
     found, there = count_hits(run_workflow, "detect_and_visualize")
 
     assert found >= 0.8 * there > 0
@@ -169,7 +169,7 @@ def test_count_by_prompt_takes_prompts_of_any_characters(run_workflow):
     assert len(result["counts"]) == len(prompts)
 
 
-def test_redact_by_prompt_changes_what_it_names_and_nothing_else(run_workflow):
+def test_redact_by_prompt_changes_only_the_named_objects(run_workflow):
     checked = 0
     for number in range(6):
         (result,) = run_workflow(definition("redact_by_prompt"), image=image_bgr(number), prompts="circle")
@@ -184,7 +184,7 @@ def test_redact_by_prompt_changes_what_it_names_and_nothing_else(run_workflow):
     assert checked >= 3
 
 
-def test_label_a_dataset_writes_what_was_found(run_workflow, tmp_path):
+def test_label_a_dataset_writes_the_detections(run_workflow, tmp_path):
     images = [image_bgr(number) for number in range(6)]
     results = run_workflow(
         definition("label_a_dataset"),
@@ -210,7 +210,7 @@ def test_label_a_dataset_writes_what_was_found(run_workflow, tmp_path):
     assert found >= 0.8 * there > 0
 
 
-def test_prompts_per_image_asks_each_image_its_own(run_workflow):
+def test_prompts_per_image_uses_the_prompts_of_each_image(run_workflow):
     prompts = [["circle"], ["square", "star"], ["triangle"]]
 
     results = run_workflow(
@@ -302,11 +302,8 @@ def webhook():
         def log_message(self, *_):
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
-    Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/alert", received
-    server.shutdown()
-    server.server_close()
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), Receiver)) as address:
+        yield f"{address}/alert", received
 
 
 def test_alert_when_present_posts_picture_and_predictions(run_workflow, webhook):

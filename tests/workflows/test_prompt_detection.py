@@ -1,11 +1,13 @@
 """The block in Inference's engine, with the demo model on scenes whose truth is known."""
 
 import base64
+import shutil
 
 import cv2
 import numpy as np
 import pytest
 import supervision as sv
+from safetensors.torch import load_file, save_file
 
 from tests.scenes import image_bgr, recall, scene, true_boxes
 from tests.workflows.definitions import DETECTION_OUTPUTS, detection_step, detection_workflow, workflow
@@ -41,7 +43,7 @@ def test_one_image_and_one_prompt(run_workflow):
     assert len(set(predictions["detection_id"])) == len(predictions)
 
 
-def test_many_prompts_have_class_ids_of_their_own(run_workflow):
+def test_each_prompt_has_its_own_class_id(run_workflow):
     prompts = ["dog", "circle", "square", "triangle", "star"]
     found = there = 0
     for number in range(6):
@@ -54,7 +56,7 @@ def test_many_prompts_have_class_ids_of_their_own(run_workflow):
             hits, total = recall(own.xyxy, true_boxes(number, shape=prompt))
             found, there = found + hits, there + total
 
-    assert found >= 0.8 * there
+    assert found >= 0.8 * there > 0
 
 
 def test_a_batch_gives_what_its_images_give_alone(run_workflow):
@@ -67,6 +69,7 @@ def test_a_batch_gives_what_its_images_give_alone(run_workflow):
     for batched, single in zip(together, alone, strict=True):
         np.testing.assert_allclose(batched["predictions"].xyxy, single["predictions"].xyxy, atol=1e-2)
         assert batched["counts"] == single["counts"]
+    assert sum(sum(single["counts"].values()) for single in alone) > 0
 
 
 @pytest.mark.parametrize("form", ["numpy", "base64", "file", "rgba", "grey"])
@@ -85,9 +88,11 @@ def test_every_form_of_image(run_workflow, tmp_path, form):
 
     (result,) = run_workflow(detection_workflow(), image=value, prompts="shape")
 
+    predictions = result["predictions"]
+    assert len(predictions) > 0 or form == "grey"  # the model knows colours
     if form != "grey":
-        np.testing.assert_allclose(result["predictions"].xyxy, expected["predictions"].xyxy, atol=1e-3)
-    assert result["predictions"]["image_dimensions"][:1].tolist() in ([], [list(image.shape[:2])])
+        np.testing.assert_allclose(predictions.xyxy, expected["predictions"].xyxy, atol=1e-3)
+    assert predictions["image_dimensions"].tolist() == [list(image.shape[:2])] * len(predictions)
 
 
 def test_an_image_behind_a_url(run_workflow, tmp_path, serve_folder, monkeypatch):
@@ -104,7 +109,18 @@ def test_an_image_behind_a_url(run_workflow, tmp_path, serve_folder, monkeypatch
         prompts="shape",
     )
 
+    assert len(expected["predictions"]) > 0
     np.testing.assert_allclose(result["predictions"].xyxy, expected["predictions"].xyxy, atol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def unending_package(golden_package, tmp_path_factory):
+    """The golden package with weights that always continue with another object."""
+    folder = shutil.copytree(golden_package, tmp_path_factory.mktemp("unending") / "package")
+    weights = load_file(folder / "model.safetensors")
+    weights["model.text.lm_head.bias"][0] = -1e4  # the token that ends an answer
+    save_file(weights, folder / "model.safetensors")
+    return str(folder)
 
 
 @pytest.mark.parametrize(
@@ -115,10 +131,13 @@ def test_an_image_behind_a_url(run_workflow, tmp_path, serve_folder, monkeypatch
         pytest.param(np.full((300, 300), 40000, np.uint16), id="16 bits"),
     ],
 )
-def test_odd_images_give_boxes_inside_them(run_workflow, image):
-    (result,) = run_workflow(detection_workflow(), image=image, prompts=["red circle"])
+def test_odd_images_give_boxes_inside_them(run_workflow, unending_package, image):
+    definition = detection_workflow(model_version=unending_package, iou_threshold=1.0, max_detections=12)
+
+    (result,) = run_workflow(definition, image=image, prompts=["red circle", "dog"])
 
     height, width = image.shape[:2]
+    assert len(result["predictions"]) > 0
     assert (result["predictions"].xyxy >= 0).all()
     assert (result["predictions"].xyxy <= (width, height, width, height)).all()
 
@@ -247,8 +266,8 @@ def test_repeated_boxes_are_one_detection(run_workflow, golden_package, golden_i
 
 
 @pytest.mark.parametrize("model", ["golden", "demo"])
-def test_boxes_are_those_of_the_core_block(run_workflow, golden_package, model):
-    model_version = str(golden_package) if model == "golden" else _demo_folder()
+def test_boxes_are_those_of_the_core_block(run_workflow, unending_package, model):
+    model_version = unending_package if model == "golden" else _demo_folder()
     definition = workflow(
         detection_step(model_version=model_version, iou_threshold=1.0),
         {
@@ -261,11 +280,14 @@ def test_boxes_are_those_of_the_core_block(run_workflow, golden_package, model):
         outputs=DETECTION_OUTPUTS | {"core": "$steps.core.predictions"},
     )
 
+    n_boxes = 0
     for number in range(3):
-        (result,) = run_workflow(definition, image=image_bgr(number), prompts="red shape")
+        (result,) = run_workflow(definition, image=image_bgr(number), prompts="shape")
         core = result["core"].xyxy
         has_area = (core[:, 2] > core[:, 0]) & (core[:, 3] > core[:, 1])
         np.testing.assert_allclose(result["predictions"].xyxy, core[has_area], atol=1)
+        n_boxes += len(result["predictions"])
+    assert n_boxes > 3
 
 
 def _demo_folder():

@@ -39,6 +39,6 @@ def test_to_bgr_uint8(image, expected):
         pytest.param(np.zeros((5, 5, 3), np.float32), "float32", id="floats"),
     ],
 )
-def test_to_bgr_uint8_names_what_it_cannot_take(image, problem):
+def test_to_bgr_uint8_names_invalid_arrays(image, problem):
     with pytest.raises(InvalidInputError, match=f"`images`.*{problem}"):
         to_bgr_uint8(image)

@@ -2,10 +2,12 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from tests.loopback import serving
 from workflow_blocks.blocks.common.remote_http import RemoteServer
 
 
@@ -18,7 +20,7 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.connections.add(self.client_address)
         self.server.cookies.add(self.headers.get("Cookie"))
-        self.server.together.wait(timeout=10)
+        self.server.together.wait(timeout=60)
         self.send_response(200)
         self.send_header("Set-Cookie", "session=of-another-request")
         self.send_header("Content-Length", str(len(body)))
@@ -32,23 +34,17 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def start():
     """Starts a server that holds requests back until so many have come."""
-    servers = []
+    with ExitStack() as servers:
 
-    def start(n_together):
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        server.daemon_threads = True
-        server.connections, server.cookies = set(), set()
-        server.together = threading.Barrier(n_together)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        servers.append(server)
-        return server, RemoteServer(
-            f"http://127.0.0.1:{server.server_port}", None, "header", 10, "the server"
-        )
+        def start(n_together):
+            server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+            server.daemon_threads = True
+            server.connections, server.cookies = set(), set()
+            server.together = threading.Barrier(n_together)
+            address = servers.enter_context(serving(server))
+            return server, RemoteServer(address, None, "header", 60, "the server")
 
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+        yield start
 
 
 def test_connections_are_reused_by_other_threads(start):

@@ -3,6 +3,7 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -60,6 +61,7 @@ def test_a_batch_becomes_a_dataset(run_workflow, tmp_path, format):
     else:
         dataset = sv.DetectionDataset.from_pascal_voc(str(folder), str(folder))
     assert len(dataset) == 4
+    assert sum(len(result["predictions"]) for result in results) > 0
     found = {Path(path).name: detections for path, _, detections in dataset}
     for result in results:
         detections = found[Path(result["image_path"]).name]
@@ -83,7 +85,7 @@ def test_images_without_detections_are_written_if_wanted(run_workflow, tmp_path,
     assert len(list(tmp_path.rglob("*.jpg"))) == int(include)
 
 
-def test_images_are_written_as_they_are_in_png(run_workflow, tmp_path):
+def test_png_keeps_every_pixel(run_workflow, tmp_path):
     import cv2
 
     (result,) = run_workflow(
@@ -123,7 +125,7 @@ def test_shares_split_a_dataset(run_workflow, tmp_path):
         ({"cooldown_seconds": -1}, "cooldown_seconds"),
     ],
 )
-def test_a_definition_that_cannot_be_is_refused(run_workflow, tmp_path, fields, field):
+def test_an_invalid_definition_is_refused(run_workflow, tmp_path, fields, field):
     with pytest.raises(WorkflowError) as caught:
         run_workflow(export_workflow(**fields), image=image_bgr(0), target_directory=str(tmp_path))
 
@@ -131,7 +133,7 @@ def test_a_definition_that_cannot_be_is_refused(run_workflow, tmp_path, fields, 
 
 
 @pytest.mark.parametrize(("name", "value"), [("split", "dev"), ("quality", 0), ("class_names", ["a", "a"])])
-def test_an_input_that_cannot_be_is_refused(run_workflow, tmp_path, name, value):
+def test_an_invalid_input_is_refused(run_workflow, tmp_path, name, value):
     fields = {
         "split": "$inputs.split",
         "jpeg_quality": "$inputs.quality",
@@ -184,11 +186,14 @@ def test_the_allowed_folder_may_be_written(tmp_path):
     assert result["image_path"].startswith(str(tmp_path / "a" / "b"))
 
 
-@pytest.mark.parametrize("target", ["../outside", "a/../../outside", "{root}/outside", "link/set"])
+@pytest.mark.parametrize(
+    "target", ["../outside", "a/../../outside", "{root}/outside", "link/set", "../allowed_outside"]
+)
 def test_nothing_is_written_outside_the_allowed_folder(tmp_path, monkeypatch, target):
     allowed, outside = tmp_path / "allowed", tmp_path / "outside"
     allowed.mkdir()
     outside.mkdir()
+    (tmp_path / "allowed_outside").mkdir()
     (allowed / "link").symlink_to(outside)
     monkeypatch.chdir(allowed)
 
@@ -197,12 +202,13 @@ def test_nothing_is_written_outside_the_allowed_folder(tmp_path, monkeypatch, ta
     assert result["error_status"] is True
     assert "outside" in result["message"]
     assert not list(outside.iterdir())
+    assert not list((tmp_path / "allowed_outside").iterdir())
 
 
 @pytest.mark.parametrize(
     "failure", [PermissionError(13, "Permission denied"), OSError(30, "Read-only file system")]
 )
-def test_a_folder_that_cannot_be_written_is_told(tmp_path, monkeypatch, failure):
+def test_a_folder_that_is_not_writable_is_reported(tmp_path, monkeypatch, failure):
     def fail(*_, **__):
         raise failure
 
@@ -214,7 +220,7 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path, monkeypatch, failure)
     assert failure.strerror in result["message"]
 
 
-def test_a_file_where_the_folder_should_be_is_told(tmp_path):
+def test_a_file_in_place_of_the_folder_is_reported(tmp_path):
     (tmp_path / "file").touch()
 
     result = run_block(make_block(), tmp_path / "file" / "set")
@@ -237,7 +243,7 @@ def test_a_disabled_sink_writes_nothing(tmp_path, by):
     assert not (tmp_path / "set").exists()
 
 
-def test_cooldown_lets_every_now_and_then_an_image_through(tmp_path):
+def test_cooldown_limits_how_often_images_are_written(tmp_path):
     block = make_block()
 
     results = [run_block(block, tmp_path, cooldown_seconds=60) for _ in range(2)]
@@ -252,6 +258,39 @@ def test_fire_and_forget_writes_in_the_background(tmp_path):
     assert result["image_path"] == ""
     document = json.loads((tmp_path / "train" / "_annotations.coco.json").read_text())
     assert len(document["annotations"]) == 1
+
+
+def test_fire_and_forget_takes_the_tasks_of_a_server_where_there_are_some(tmp_path):
+    tasks = []
+    background = SimpleNamespace(add_task=tasks.append)
+
+    result = run_block(make_block(background=background), tmp_path, fire_and_forget=True)
+
+    assert result["image_path"] == ""
+    assert not list(tmp_path.rglob("*.jpg"))
+    (write,) = tasks
+    assert write()["image_path"] == str(*tmp_path.rglob("*.jpg"))
+
+
+def test_an_image_that_has_no_detections_any_more_leaves(tmp_path):
+    block = make_block()
+    run_block(block, tmp_path)
+
+    run_block(block, tmp_path, boxes=(), names=(), include_images_without_detections=False)
+
+    assert not list(tmp_path.rglob("*.jpg"))
+    assert json.loads((tmp_path / "train" / "_annotations.coco.json").read_text())["images"] == []
+
+
+def test_a_lower_quality_makes_a_smaller_file(tmp_path):
+    sizes = [
+        Path(run_block(make_block(), tmp_path / str(quality), jpeg_quality=quality)["image_path"])
+        .stat()
+        .st_size
+        for quality in (20, 95)
+    ]
+
+    assert 2 * sizes[0] < sizes[1]
 
 
 def test_boxes_are_clipped_to_the_image(tmp_path):

@@ -41,7 +41,7 @@ def test_rows_are_in_pixels_of_the_original_image(detections):
     assert list(second.values())[4:] == [0, 0, 5, 5]
 
 
-def test_csv_reads_back_whatever_the_names_hold(detections):
+def test_csv_reads_back_names_with_any_characters(detections):
     text = rows_to_csv(list(detections_to_rows(detections, "photo.jpg")))
 
     assert text.startswith(HEADER)
@@ -58,7 +58,7 @@ def test_json_lines_read_back_with_their_types(detections):
     assert [json.loads(line) for line in lines] == rows
 
 
-def test_no_detections_give_the_header_alone():
+def test_without_detections_only_the_header_is_written():
     assert rows_to_csv([]) == HEADER
     assert rows_to_json_lines([]) == ""
 
@@ -108,7 +108,7 @@ def test_a_batch_gives_a_table_for_each_image(run_workflow):
 
 
 @pytest.mark.parametrize("with_image", [True, False])
-def test_the_name_that_is_given_is_written(run_workflow, with_image):
+def test_a_given_image_name_is_written(run_workflow, with_image):
     fields = {"image": "$inputs.image"} if with_image else {}
 
     (result,) = run_workflow(
@@ -146,6 +146,7 @@ def test_detections_in_crops_are_written_in_the_image(run_workflow):
     (result,) = run_workflow(definition, image=image_bgr(0))
 
     assert len(result["tables"]) == len(result["outer"]) > 0
+    assert any(read_csv(text) for text in result["tables"])
     for text, box in zip(result["tables"], result["outer"].xyxy, strict=True):
         for row in read_csv(text):
             x_center = (float(row["x_min"]) + float(row["x_max"])) / 2

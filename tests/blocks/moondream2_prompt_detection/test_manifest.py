@@ -81,7 +81,7 @@ def test_a_local_model_behind_a_selector_is_not_loaded_ahead():
     assert resource.metadata.model_id_resolver(RELEASED_MODEL) == RELEASED_MODEL
 
 
-def test_what_the_engine_asks_of_a_model_block_is_declared():
+def test_the_interfaces_of_model_blocks_are_declared():
     manifest = BlockManifest.model_validate(MINIMAL)
 
     assert manifest.get_execution_engine_compatibility() == ">=1.3.0,<2.0.0"

@@ -28,12 +28,12 @@ class Manager:
     [
         (RoboflowAPINotNotFoundError("no such model"), 400, "cannot be loaded: no such model; give the id"),
         (ModelNotFoundError("no such model"), 400, "cannot be loaded: no such model; give the id"),
-        (RoboflowAPIConnectionError("no way"), 503, "cannot be downloaded: no way; give a model that this"),
-        (RoboflowAPITimeoutError("too slow"), 503, "cannot be downloaded: too slow; give a model that this"),
-        (RetryError("no way"), 503, "cannot be downloaded: no way; give a model that this"),
+        (RoboflowAPIConnectionError("no way"), 503, "cannot be fetched: no way; give a model that this"),
+        (RoboflowAPITimeoutError("too slow"), 503, "cannot be fetched: too slow; give a model that this"),
+        (RetryError("no way"), 503, "cannot be fetched: no way; give a model that this"),
     ],
 )
-def test_a_model_that_cannot_be_had(error, status, problem):
+def test_a_model_that_cannot_be_downloaded(error, status, problem):
     with pytest.raises(ClientCausedStepExecutionError) as raised:
         detect(model_manager=Manager(error))
 
@@ -42,6 +42,6 @@ def test_a_model_that_cannot_be_had(error, status, problem):
 
 
 @pytest.mark.parametrize("error", [UnauthorizedModelAccessError("key"), RoboflowAPINotAuthorizedError("key")])
-def test_the_server_tells_what_is_wrong_with_a_key(error):
+def test_the_server_reports_a_wrong_api_key(error):
     with pytest.raises(type(error)):
         detect(model_manager=Manager(error))

@@ -68,7 +68,7 @@ def test_max_detections_counts_for_each_prompt():
     np.testing.assert_allclose(selected.confidence, [0.3, 0.4, 0.5, 0.6])
 
 
-def test_nothing_stays_nothing():
+def test_empty_predictions_stay_empty():
     selected = select(found(), iou_threshold=0.5)
 
     assert selected.xyxy.shape == (0, 4)

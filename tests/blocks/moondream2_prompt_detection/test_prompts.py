@@ -47,7 +47,7 @@ def test_parse_prompts(value, prompts):
         pytest.param([str(i) for i in range(MAX_PROMPTS + 1)], "(65 items)", id="too many"),
     ],
 )
-def test_parse_prompts_names_what_is_wrong(value, problem):
+def test_parse_prompts_names_the_invalid_value(value, problem):
     with pytest.raises(InvalidInputError) as error:
         parse_prompts(value)
 

@@ -1,6 +1,6 @@
-"""Predictions as the engine passes them between steps: `supervision` on numpy, or Inference's own on tensors.
+"""Predictions as steps exchange them: `supervision` with numpy, or Inference's own classes with tensors.
 
-The engine's setting `ENABLE_TENSOR_DATA_REPRESENTATION` decides; this plugin's blocks work on `supervision`.
+The engine's setting `ENABLE_TENSOR_DATA_REPRESENTATION` decides. This plugin's blocks use `supervision`.
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ from inference.core.env import ENABLE_TENSOR_DATA_REPRESENTATION
 
 
 def to_engine(detections: sv.Detections) -> Any:
-    """Detections with their workflow data, as the engine's other blocks take them."""
+    """Detections with their workflow data, in the form that other blocks take."""
     if not ENABLE_TENSOR_DATA_REPRESENTATION:
         return detections
     from roboflow_workflows.execution_engine.v1.dynamic_blocks.representation_boundary import (
@@ -21,7 +21,7 @@ def to_engine(detections: sv.Detections) -> Any:
 
 
 def from_engine(predictions: Any, block_name: str) -> sv.Detections:
-    """Predictions of any block (boxes, masks or key points), as `supervision` has them."""
+    """Predictions of any block (boxes, masks or keypoints) as `supervision` detections."""
     if isinstance(predictions, sv.Detections):
         return predictions
     from roboflow_workflows.execution_engine.v1.dynamic_blocks.representation_boundary import (

@@ -39,7 +39,7 @@ def load_model(model_manager: ModelsProvider, model_version: object, api_key: st
 
     Raises:
         InvalidInputError: the model does not exist or cannot be loaded.
-        UnavailableError: the model cannot be downloaded now.
+        UnavailableError: the model cannot be fetched now.
         Exception: Inference's own error about the API key, which its server explains to the client.
     """
     model_id = resolve_model_version(model_version)
@@ -47,7 +47,7 @@ def load_model(model_manager: ModelsProvider, model_version: object, api_key: st
         model_manager.add_model(model_id=model_id, api_key=api_key)
     except (RoboflowAPIConnectionError, RoboflowAPITimeoutError, RetryError) as error:
         raise UnavailableError(
-            f"`model_version` {shown(model_id)} cannot be downloaded: {_first_line(error)}; give a model "
+            f"`model_version` {shown(model_id)} cannot be fetched: {_first_line(error)}; give a model "
             "that this server has, or let it reach Roboflow",
             503,
         ) from error

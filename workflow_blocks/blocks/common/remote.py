@@ -1,4 +1,4 @@
-"""Another Inference server that does a step's work: which one, and whether it has this plugin."""
+"""The other Inference server that runs a step's model: which one, and whether it has this plugin."""
 
 import time
 from functools import lru_cache
@@ -16,14 +16,14 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from workflow_blocks.blocks.common.client_errors import UnavailableError
 from workflow_blocks.blocks.common.remote_http import RemoteRefusedError, RemoteServer
 
-# Whether a server has the plugin is asked again after this long: it may have got it.
+# A server is asked again after this long: the plugin may have been installed.
 PLUGIN_KNOWN_FOR_S = 300.0
 
 _Answer = TypeVar("_Answer", bound=BaseModel)
 
 
 class RemoteSettings(BaseSettings):
-    """Where this block's inference goes, from the environment; no workflow can choose it."""
+    """Where the model runs, from environment variables. Workflows cannot choose it."""
 
     model_config = SettingsConfigDict(
         env_prefix="MOONDREAM2_API_",
@@ -42,27 +42,27 @@ class RemoteSettings(BaseSettings):
     def _has_no_key(cls, url: AnyHttpUrl | None) -> AnyHttpUrl | None:
         if url is not None and (url.username or url.password or url.query or url.fragment):
             raise ValueError(
-                "give an address without user, password and query; the key goes into MOONDREAM2_API_KEY"
+                "give an address without user, password and query; set the key in MOONDREAM2_API_KEY"
             )
         return url
 
 
 def remote_server(mode: StepExecutionMode, api_key: str | None) -> RemoteServer | None:
-    """The server that does the inference, or None for this one.
+    """The server that runs the model, or None for this server.
 
     Args:
         mode: the engine's step execution mode.
-        api_key: the workflow's; it goes to the engine's own remote target only.
+        api_key: the workflow's key; it is sent to the engine's own remote target only.
 
     Raises:
-        UnavailableError: a setting is wrong, or the target is Roboflow's hosted API, which has no Moondream2.
+        UnavailableError: a setting is invalid, or the target is Roboflow's hosted API, without Moondream2.
     """
     try:
         settings = RemoteSettings()
     except ValidationError as error:
         problem = error.errors(include_input=False, include_url=False)[0]
         name = f"MOONDREAM2_API_{str(problem['loc'][0]).upper()}"
-        raise UnavailableError(f"the server's setting {name} is wrong: {problem['msg']}", 500) from error
+        raise UnavailableError(f"the server's setting {name} is invalid: {problem['msg']}", 500) from error
     if settings.url is not None:
         return _server(str(settings.url), settings.key, settings.timeout, "the server at MOONDREAM2_API_URL")
     if mode is StepExecutionMode.LOCAL:
@@ -80,19 +80,19 @@ def remote_server(mode: StepExecutionMode, api_key: str | None) -> RemoteServer 
 
 @lru_cache(maxsize=64)
 def _server(url: str, key: SecretStr | None, timeout_s: float, name: str) -> RemoteServer:
-    """One for each address and key, whose connections stay open."""
+    """One object for each address and key, so that connections stay open between runs."""
     return RemoteServer(url.rstrip("/"), key, WORKFLOWS_REMOTE_API_KEY_TRANSPORT, timeout_s, name)
 
 
-# By address: when it was asked, and the answer.
+# By address: when the server was asked, and whether it has the plugin.
 _plugin_known: dict[str, tuple[float, bool]] = {}
 
 
 def has_plugin(server: RemoteServer, definition: dict[str, Any]) -> bool:
-    """Whether a server accepts a definition with this plugin's block in it; asked once in a while.
+    """Whether a server accepts a definition with this plugin's block. Answers are remembered for a while.
 
     Raises:
-        UnavailableError: the server cannot be reached, is too slow, or gives no good answer.
+        UnavailableError: the server cannot be reached, is too slow, or gives an unusable answer.
     """
     asked_at, answer = _plugin_known.get(server.url, (-PLUGIN_KNOWN_FOR_S, False))
     if time.monotonic() - asked_at > PLUGIN_KNOWN_FOR_S:
@@ -106,15 +106,15 @@ def has_plugin(server: RemoteServer, definition: dict[str, Any]) -> bool:
 
 
 def parsed(server: RemoteServer, model: type[_Answer], answer: Any) -> _Answer:
-    """An answer as `model` describes it.
+    """An answer, validated by `model`.
 
     Raises:
-        UnavailableError: it is something else.
+        UnavailableError: the answer does not fit.
     """
     try:
         return model.model_validate(answer)
     except ValidationError as error:
         place = ".".join(map(str, error.errors()[0]["loc"]))
         raise UnavailableError(
-            f"{server.name} gave an answer that is no detection (at {place!r})", 502
+            f"{server.name} gave an answer that is not a detection (at {place!r})", 502
         ) from error

@@ -17,7 +17,7 @@ from urllib3.exceptions import HTTPError, ReadTimeoutError
 from workflow_blocks.blocks.common.client_errors import UnavailableError
 
 CONNECT_TIMEOUT_S = 10.0
-# Waits of 0, 1, 2, 4, 8 and 16 s: a server that starts takes about half a minute.
+# The waits are 0, 1, 2, 4, 8 and 16 s: a server takes about half a minute to start.
 RETRIES = 6
 BACKOFF_S = 0.5
 MAX_RETRY_AFTER_S = 16.0
@@ -113,7 +113,9 @@ class RemoteServer:
         except (requests.Timeout, ReadTimeoutError) as error:
             raise self._error(f"did not answer within {self.timeout_s:g} s", 504) from error
         except (requests.RequestException, HTTPError) as error:
-            raise self._error(f"cannot be reached or broke off ({type(error).__name__})") from error
+            raise self._error(
+                f"cannot be reached, or closed the connection ({type(error).__name__})"
+            ) from error
         return self._decode(response.status_code, content)
 
     def _new_session(self) -> requests.Session:
@@ -135,14 +137,14 @@ class RemoteServer:
                 raise self._error(f"sent more than {MAX_ANSWER_BYTES >> 20} MiB")
         expected = response.headers.get("Content-Length", "")
         if expected.isdigit() and len(content) < int(expected):
-            raise self._error("broke off its answer")
+            raise self._error("sent an incomplete answer")
         return bytes(content)
 
     def _decode(self, status: int, content: bytes) -> Any:
         if status in (401, 403):
             raise self._error("refuses the API key")
         if status in TRANSIENT_STATUS:
-            raise self._error(f"is busy or not up (HTTP {status}, {RETRIES + 1} times)", 503)
+            raise self._error(f"is busy or not ready (HTTP {status}, {RETRIES + 1} times)", 503)
         if 300 <= status < 400:
             raise self._error("redirects to another address, to which the API key is not sent")
         try:

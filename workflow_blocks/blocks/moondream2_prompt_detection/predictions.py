@@ -1,4 +1,4 @@
-"""What a model found in an image, to predictions that every core block takes.
+"""Converts what a model found in an image to predictions that every core block takes.
 
 Boxes are (N, 4): x_min, y_min, x_max, y_max in pixels of the image that the model saw.
 """
@@ -61,8 +61,8 @@ class ImageDetections:
 
     @classmethod
     def from_model(cls, detections: Any) -> "ImageDetections":
-        """From what Inference's models return, with torch tensors on any device."""
-        # An empty result of Inference's own model has boxes of shape (0,).
+        """Converts the result of a model in Inference, which has torch tensors on any device."""
+        # In an empty result of Inference's own model, boxes have the shape (0,).
         return cls(
             xyxy=detections.xyxy.cpu().numpy().astype(np.float64).reshape(-1, 4),
             class_id=detections.class_id.cpu().numpy().astype(np.int64),
@@ -78,29 +78,29 @@ class ImageDetections:
         )
 
     def of_class(self, class_id: int) -> "ImageDetections":
-        """The same boxes, all of one class."""
+        """The same boxes, all with one class id."""
         return replace(self, class_id=np.full(len(self.xyxy), class_id, np.int64))
 
 
 def select_detections(
     found: ImageDetections, width: int, height: int, limits: DetectionLimits
 ) -> sv.Detections:
-    """Clips boxes to the image and drops empty, unsure, duplicate and surplus ones.
+    """Clips boxes to the image, and drops those that are empty, below a limit, duplicate or too many.
 
-    Detections keep their order: by prompt, then as the model found them.
+    The order of the detections stays: by prompt, then as the model found them.
     """
     detections = sv.Detections(xyxy=found.xyxy, class_id=found.class_id, confidence=found.confidence)
     detections = clip_to_image(detections, width, height)
     detections = detections[detections.confidence >= limits.confidence]
     detections = detections.with_nms(limits.iou_threshold, class_agnostic=limits.class_agnostic_nms)
-    return detections[_surest_of_each_class(detections, limits.max_detections)]
+    return detections[_most_confident_of_each_class(detections, limits.max_detections)]
 
 
-def _surest_of_each_class(detections: sv.Detections, count: int) -> npt.NDArray[np.int64]:
-    """Indices of each class's `count` most confident detections, in their order."""
-    surest_first = np.argsort(-detections.confidence, kind="stable")
+def _most_confident_of_each_class(detections: sv.Detections, count: int) -> npt.NDArray[np.int64]:
+    """Indices of the `count` most confident detections of each class, in ascending order."""
+    by_confidence = np.argsort(-detections.confidence, kind="stable")
     kept = [
-        surest_first[detections.class_id[surest_first] == class_id][:count]
+        by_confidence[detections.class_id[by_confidence] == class_id][:count]
         for class_id in np.unique(detections.class_id)
     ]
     return np.sort(np.concatenate(kept)) if kept else np.empty(0, np.int64)
@@ -109,7 +109,7 @@ def _surest_of_each_class(detections: sv.Detections, count: int) -> npt.NDArray[
 def attach_workflow_data(
     detections: sv.Detections, image: WorkflowImageData, class_names: list[str]
 ) -> sv.Detections:
-    """Adds what blocks downstream read: names, ids, image size, and where the image came from."""
+    """Adds the data that other blocks read: names, ids, image size, and the image's parents."""
     count = len(detections)
     height, width = image.numpy_image.shape[:2]
     detections[CLASS_NAME_KEY] = np.array([class_names[i] for i in detections.class_id], dtype=np.str_)
@@ -118,7 +118,7 @@ def attach_workflow_data(
     detections[IMAGE_DIMENSIONS_KEY] = np.array([[height, width]] * count, dtype=np.int64).reshape(-1, 2)
     detections[INFERENCE_ID_KEY] = np.array([str(uuid4())] * count, dtype=np.str_)
     if count == 0:
-        # Without rows, the image's size can only be told for the whole set.
+        # Without rows, only the metadata can hold the size of the image.
         detections.metadata[IMAGE_DIMENSIONS_KEY] = [height, width]
     (detections,) = attach_prediction_type_info_to_sv_detections_batch([detections], PREDICTION_TYPE)
     return attach_parents_coordinates_to_sv_detections(detections, image)

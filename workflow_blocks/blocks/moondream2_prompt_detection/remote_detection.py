@@ -1,4 +1,4 @@
-"""Detection on another Inference server: with this plugin one request an image, without it one a prompt."""
+"""Detection on another Inference server: one request per image if it has this plugin, else per prompt."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -27,13 +27,13 @@ def detect_remotely(
     model_version: str,
     max_detections: int,
 ) -> list[ImageDetections]:
-    """What a server finds in images, with its scores, nothing dropped; class ids are places in the prompts.
+    """Detects on another server. Returns all its boxes and confidences; class ids index an image's prompts.
 
-    Requests run together, as many as the engine allows a step.
+    Requests run in parallel, as many as the engine allows for a step.
 
     Raises:
-        InvalidInputError: the server finds fault with the model, an image or a prompt.
-        UnavailableError: the server cannot be reached, is too slow, or gives no good answer.
+        InvalidInputError: the server rejects the model, an image or a prompt.
+        UnavailableError: the server cannot be reached, is too slow, or gives an unusable answer.
     """
     detect = (
         _detect_with_plugin if has_plugin(server, _workflow(max_detections=1)) else _detect_without_plugin
@@ -50,12 +50,12 @@ def detect_remotely(
             )
         )
     except RemoteRefusedError as error:
-        raise InvalidInputError(f"{server.name} refuses the request: {error}") from error
+        raise InvalidInputError(f"{server.name} rejects the request: {error}") from error
     return [ImageDetections.joined([next(answers) for _ in of_image]) for of_image in tasks]
 
 
 def _workflow(max_detections: int) -> dict[str, Any]:
-    """The block alone, keeping all that the model finds: what to drop is decided here."""
+    """A workflow of the block alone that drops nothing; this server applies the limits."""
     names = ("prompts", "model_version")
     step = {
         "type": BLOCK_TYPE,
@@ -94,11 +94,11 @@ def _detect_with_plugin(
 def _detect_without_plugin(
     server: RemoteServer, image: str, prompts: Sequence[str], model_version: str, max_detections: int
 ) -> list[Callable[[], ImageDetections]]:
-    """Inference's own route takes one prompt and has no limit on boxes."""
+    """Uses Inference's own route, which takes one prompt and has no limit of boxes."""
     if model_version == DEMO_MODEL:
         raise InvalidInputError(
-            f"`model_version` {DEMO_MODEL!r} comes with this plugin, which {server.name} does not have; "
-            "install it there, or give a model that it has"
+            f"`model_version` {DEMO_MODEL!r} is part of this plugin, which {server.name} does not have; "
+            "install the plugin there, or give a model that the server has"
         )
 
     def detect(class_id: int) -> ImageDetections:
@@ -114,7 +114,7 @@ def _base64(image: str) -> dict[str, str]:
 
 
 class _Box(BaseModel):
-    """Pixels; `x` and `y` are the middle."""
+    """A box in pixels; `x` and `y` are its center."""
 
     x: FiniteFloat
     y: FiniteFloat
@@ -130,7 +130,7 @@ class _Predictions(BaseModel):
     def to_detections(self, server: RemoteServer, n_classes: int | None) -> ImageDetections:
         boxes = self.predictions
         if n_classes is not None and any(box.class_id >= n_classes for box in boxes):
-            raise UnavailableError(f"{server.name} found classes that it was not asked for", 502)
+            raise UnavailableError(f"{server.name} gave classes that were not requested", 502)
         centres = np.array([(box.x, box.y) for box in boxes], np.float64).reshape(-1, 2)
         sizes = np.array([(box.width, box.height) for box in boxes], np.float64).reshape(-1, 2)
         return ImageDetections(
