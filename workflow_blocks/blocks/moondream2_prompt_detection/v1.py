@@ -48,8 +48,6 @@ from workflow_blocks.blocks.common.images import to_bgr_uint8, to_jpeg_base64
 from workflow_blocks.blocks.common.manifest_fields import Flag, ZeroToOne, checked, explain_errors
 from workflow_blocks.blocks.common.model_loading import load_model
 from workflow_blocks.blocks.common.model_version import (
-    DEMO_MODEL,
-    LOCAL_PACKAGES_SETTING,
     RELEASED_MODEL,
     ModelVersion,
     check_model_version,
@@ -72,6 +70,7 @@ from workflow_blocks.blocks.moondream2_prompt_detection.prompts import (
     prompts_of_images,
 )
 from workflow_blocks.blocks.moondream2_prompt_detection.remote_detection import detect_remotely
+from workflow_blocks.bundled_model import DEMO_MODEL, LOCAL_PACKAGES_SETTING
 from workflow_blocks.moondream2.config import STEPS_PER_OBJECT
 
 SHORT_DESCRIPTION = "Detect objects by naming them, with Moondream2."
