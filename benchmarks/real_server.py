@@ -13,7 +13,11 @@ from pathlib import Path
 # What Inference, once imported, has its child processes do; a server of its own decides for itself.
 INHERITED = {
     "_ROBOFLOW_INFERENCE_OFFLINE_MODE_AT_PROCESS_START",
+    "HF_HOME",
+    "HF_HUB_CACHE",
     "HF_HUB_OFFLINE",
+    "HF_MODULES_CACHE",
+    "INFERENCE_HOME",
     "TRANSFORMERS_OFFLINE",
     "YOLO_OFFLINE",
 }

@@ -7,10 +7,17 @@ from inference.core.env import ALLOW_INFERENCE_MODELS_DIRECTLY_ACCESS_LOCAL_PACK
 from inference.core.workflows.errors import ClientCausedStepExecutionError
 from inference.models.moondream2.moondream2_inference_models import InferenceModelsMoondream2Adapter
 from inference_models import Detections
-from inference_models.errors import CorruptedModelPackageError, ModelInputError
+from inference_models.errors import (
+    BaseInferenceModelsError,
+    CorruptedModelPackageError,
+    ModelInputError,
+    ModelLoadingError,
+)
 from inference_models.models.moondream2.moondream2_hf import MoonDream2HF
+from inference_models.weights_providers.core import get_model_from_provider
 
 from workflow_blocks.bundled_model import DEMO_MODEL, demo_model_folder, not_allowed
+from workflow_blocks.inference_host.registry import ARCHITECTURE
 
 # The methods of a model that `run_tensor_native_inference` may call.
 TASKS = ("detect", "point", "query", "caption", "answer", "classify", "describe")
@@ -33,8 +40,13 @@ class Moondream2Adapter(InferenceModelsMoondream2Adapter):  # type: ignore[misc]
             ClientCausedStepExecutionError: the id is `moondream2-demo`, and local packages are not allowed.
             CorruptedModelPackageError: the id names a model of another architecture.
         """
-        super().__init__(model_id=_package(model_id), api_key=api_key, **kwargs)
-        _check_architecture(model_id, self._model)
+        try:
+            super().__init__(model_id=_package(model_id), api_key=api_key, **kwargs)
+        except ModelLoadingError:
+            _check_architecture(model_id, api_key)
+            raise
+        if _is_of_inference(self._model) and not isinstance(self._model, MoonDream2HF):
+            _check_architecture(model_id, api_key)
         facts = ", ".join(f"{name} {value}" for name, value in self.about().items())
         _LOGGER.info("Loaded %s: %s", model_id, facts)
 
@@ -91,11 +103,18 @@ def _package(model_id: str) -> str:
     return str(demo_model_folder())
 
 
-def _check_architecture(model_id: str, model: Any) -> None:
-    """Refuses a model that Inference loaded with a class for another architecture."""
-    name = type(model)
-    if name.__module__.startswith("inference_models.") and not isinstance(model, MoonDream2HF):
+def _is_of_inference(model: Any) -> bool:
+    return type(model).__module__.startswith("inference_models.")
+
+
+def _check_architecture(model_id: str, api_key: str | None) -> None:
+    """Refuses a model that is of another architecture, as the provider says, whatever its id."""
+    try:
+        architecture = get_model_from_provider(model_id, "roboflow", api_key).model_architecture
+    except BaseInferenceModelsError:
+        return
+    if architecture != ARCHITECTURE:
         raise CorruptedModelPackageError(
-            message=f"{model_id} is not a Moondream2: the provider says it is a {name.__name__}",
+            message=f"{model_id} is not a Moondream2: its architecture is {architecture!r}",
             help_url="https://inference-models.roboflow.com/errors/model-loading/#corruptedmodelpackageerror",
         )
