@@ -106,7 +106,7 @@ class Provider:
     hub_files: dict[str, Path] = field(default_factory=dict)
     address: str = ""
     requests: list[str] = field(default_factory=list)
-    # How many bytes of a file are sent before the connection breaks, once for each name.
+    # How many bytes of a file ("folder/name") are sent before the connection breaks, once.
     cut_once: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -199,15 +199,15 @@ def running_provider(provider: Provider) -> Iterator[Provider]:
                 "X-Repo-Commit": COMMIT,
                 "Accept-Ranges": "bytes",
             }
+            status, cut = 200, None
             if span := self.headers.get("Range"):
                 first, _, last = span.removeprefix("bytes=").partition("-")
                 start, end = int(first), int(last or len(body) - 1)
                 tag["Content-Range"] = f"bytes {start}-{end}/{len(body)}"
-                self.send(206, body[start : end + 1], **tag)
-            elif self.command == "GET" and file.name in provider.cut_once:
-                self.send(200, body, provider.cut_once.pop(file.name), **tag)
-            else:
-                self.send(200, body, **tag)
+                status, body = 206, body[start : end + 1]
+            if self.command == "GET":
+                cut = provider.cut_once.pop(f"{file.parent.name}/{file.name}", None)
+            self.send(status, body, cut, **tag)
 
         def send(self, status: int, body: bytes, cut: int | None = None, **headers: str) -> None:
             self.send_response(status)
