@@ -160,9 +160,6 @@ def cut(name):
             "50256",
             id="token ids of another revision",
         ),
-        pytest.param(
-            set_config(lambda c: c["tokenizer"]["templates"].update(detect=None)), "detect", id="no detection"
-        ),
     ],
 )
 def test_a_damaged_checkpoint_is_told_and_nothing_is_written(published, tmp_path, damage, told):

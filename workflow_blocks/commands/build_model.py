@@ -41,8 +41,8 @@ def build_model(
 
     with exit_with_message(CheckpointError, ConfigError, HubError, PackageError, RevisionError):
         folder = find_weights(weights, revision)
-        tokenizer_file = find_tokenizer(tokenizer, folder)
         n_bytes = sum(path.stat().st_size for path in weight_files(folder))
+        tokenizer_file = find_tokenizer(tokenizer, folder)
         with _progress_bar() as progress:
             task = progress.add_task("Checking weights", total=n_bytes)
             linked = build_package(
