@@ -1,12 +1,15 @@
 """Packages as they are downloaded, loaded by the class that stands in Inference's registry."""
 
+import errno
 import json
 import logging
+import os
 import shutil
 
 import cv2
 import numpy as np
 import pytest
+from huggingface_hub.errors import LocalEntryNotFoundError
 from inference_models.errors import CorruptedModelPackageError
 
 from tests.stand_ins import (
@@ -231,11 +234,38 @@ def test_offline_without_the_released_tokenizer_the_error_names_both(package, ma
     assert not mark.exists()
 
 
+def test_a_hub_that_cannot_be_reached_is_named(package, hub, mark, monkeypatch):
+    nowhere = "http://127.0.0.1:9"
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", nowhere)
+    monkeypatch.setattr(
+        "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",
+        f"{nowhere}/{{repo_id}}/resolve/{{revision}}/{{filename}}",
+    )
+    with_older_tokenizer(package)
+
+    with pytest.raises(CorruptedModelPackageError, match=r"moondream/starmie-v1 could not be downloaded"):
+        load(package)
+
+    assert not hub.requests
+    assert not mark.exists()
+
+
+def test_a_cached_tokenizer_that_is_damaged_is_downloaded_again(package, hub, tmp_path):
+    (package / "tokenizer.json").unlink()
+    load(package)
+    for cached in (tmp_path / "hub").rglob("blobs/*"):
+        cached.write_bytes(cached.read_bytes()[:-100])
+
+    assert load(package).about()["runtime"] == "workflow_blocks"
+
+
 def test_a_full_disk_is_named(package, monkeypatch):
     (package / "tokenizer.json").unlink()
 
-    def fail(*_, **__):
-        raise OSError(28, "No space left on device")
+    def fail(*_, local_files_only=False, **__):
+        if local_files_only:
+            raise LocalEntryNotFoundError("not in the cache")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("workflow_blocks.inference_host.hub.hf_hub_download", fail)
 

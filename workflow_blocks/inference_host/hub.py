@@ -37,22 +37,30 @@ def download_folder(hub_id: str, revision: str | None, patterns: list[str]) -> P
         return Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns))
 
 
-def download_file(
-    hub_id: str, name: str, cache_folder: str | None = None, local_files_only: bool = False
-) -> Path:
-    """Downloads a file of a repository, or takes it from the cache if the hub cannot be reached.
+def cached_file(hub_id: str, name: str, cache_folder: str | None = None) -> Path:
+    """A file of a repository that was downloaded before; see `download_file`.
+
+    Raises:
+        HubError: it is not in the cache.
+    """
+    with _hub_errors(hub_id, None):
+        return Path(hf_hub_download(hub_id, name, cache_dir=cache_folder, local_files_only=True))
+
+
+def download_file(hub_id: str, name: str, cache_folder: str | None = None, again: bool = False) -> Path:
+    """Downloads a file of a repository.
 
     Args:
         hub_id: the repository.
         name: the file.
         cache_folder: where it is stored; by default in the cache of the hub's library.
-        local_files_only: whether it is only looked for in the cache.
+        again: whether it is downloaded even if it is in the cache, where it may be damaged.
 
     Raises:
-        HubError: it can neither be downloaded nor is it in the cache.
+        HubError: it cannot be downloaded.
     """
     with _hub_errors(hub_id, None):
-        return Path(hf_hub_download(hub_id, name, cache_dir=cache_folder, local_files_only=local_files_only))
+        return Path(hf_hub_download(hub_id, name, cache_dir=cache_folder, force_download=again))
 
 
 @contextmanager
@@ -72,8 +80,17 @@ def _hub_errors(hub_id: str, revision: str | None) -> Iterator[None]:
         raise HubError(
             f"{hub_id} is neither a folder nor a repository on the hub that you may read"
         ) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError, RuntimeError, ValueError) as error:
+        reason = _reason(error)
         no_space = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         fix = "free some space" if no_space else "check the network, or give a folder that holds it"
         raise HubError(f"{at} could not be downloaded: {reason}; {fix}") from error
+
+
+def _reason(error: Exception) -> str:
+    """Why a download failed, in one line."""
+    if isinstance(error, RuntimeError):  # the library's second try after a refused connection raises it
+        return "the hub cannot be reached"
+    if isinstance(error, ValueError) and isinstance(error.__cause__, Exception):  # `force_download` failed
+        return _reason(error.__cause__)
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from workflow_blocks.inference_host.hub import RELEASED_TOKENIZER, HubError, download_file
+from workflow_blocks.inference_host.hub import RELEASED_TOKENIZER, HubError, cached_file, download_file
 from workflow_blocks.moondream2.checkpoint import TOKENIZER_FILE, TokenizerError, read_tokenizer
 from workflow_blocks.moondream2.config import Moondream2Config
 
@@ -29,10 +29,22 @@ def find_fitting_tokenizer(
     else:
         return beside
     try:
-        released = download_file(RELEASED_TOKENIZER, TOKENIZER_FILE, cache_folder, local_files_only)
-        read_tokenizer(released, config)
+        return _released_tokenizer(config, cache_folder, local_files_only)
     except (HubError, TokenizerError) as error:
         raise TokenizerError(
             f"there is no tokenizer for this model: {reason}; and the released one, {error}"
         ) from error
-    return released
+
+
+def _released_tokenizer(config: Moondream2Config, cache_folder: str | None, local_files_only: bool) -> Path:
+    """The released tokenizer, from the cache or else from the hub."""
+    try:
+        file = cached_file(RELEASED_TOKENIZER, TOKENIZER_FILE, cache_folder)
+        read_tokenizer(file, config)
+    except (HubError, TokenizerError) as error:
+        if local_files_only:
+            raise
+        is_damaged = isinstance(error, TokenizerError)
+        file = download_file(RELEASED_TOKENIZER, TOKENIZER_FILE, cache_folder, again=is_damaged)
+        read_tokenizer(file, config)
+    return file
