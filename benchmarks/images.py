@@ -13,7 +13,7 @@ from benchmarks.draw import FOLDER, publish
 from benchmarks.measure import drawn_image, machine, show, side_by_side
 from benchmarks.packages import LARGE, LARGE_NAME, OBJECTS_PER_PROMPT, random_package
 from benchmarks.workflows import PROMPTS, core_blocks, our_block
-from workflow_blocks.blocks.common.model_version import demo_model_folder
+from workflow_blocks.bundled_model import demo_model_folder
 from workflow_blocks.inference_host.engine import make_model_manager
 
 BATCHES = (1, 4, 8)

@@ -12,7 +12,7 @@ from benchmarks.draw import FOLDER, publish
 from benchmarks.measure import drawn_image, machine, show
 from benchmarks.plots import percentiles
 from benchmarks.workflows import PROMPTS, core_blocks, our_block
-from workflow_blocks.blocks.common.model_version import demo_model_folder
+from workflow_blocks.bundled_model import demo_model_folder
 from workflow_blocks.inference_host.engine import make_model_manager
 from workflow_blocks.inference_host.model import Moondream2Model
 

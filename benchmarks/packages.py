@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from workflow_blocks.blocks.common.model_version import demo_model_folder
+from workflow_blocks.bundled_model import demo_model_folder
 from workflow_blocks.inference_host.model_package import write_package_files
 from workflow_blocks.moondream2.checkpoint import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE
 from workflow_blocks.moondream2.config import Moondream2Config, RegionConfig, TextConfig, VisionConfig

@@ -74,7 +74,7 @@ def remote_runs(
     from inference.core.workflows.core_steps.common.entities import StepExecutionMode
     from roboflow_workflows.core_steps.models.foundation.moondream2 import v1 as core
 
-    from workflow_blocks.blocks.common.model_version import demo_model_folder
+    from workflow_blocks.bundled_model import demo_model_folder
 
     # What Inference takes from the environment when it is imported.
     core.WORKFLOWS_REMOTE_API_TARGET, core.LOCAL_INFERENCE_API_URL = "self-hosted", address

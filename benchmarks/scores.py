@@ -20,7 +20,7 @@ from training.bins import ObjectWithBins, RuntimeWithBins
 from training.evaluate import GROUPS, compare
 from training.prompts import plain_prompt
 from training.scenes import DEFAULT_OPTIONS, SceneOptions, draw_scene
-from workflow_blocks.blocks.common.model_version import demo_model_folder
+from workflow_blocks.bundled_model import demo_model_folder
 from workflow_blocks.moondream2.objects import DetectedObject, ObjectDecoder
 from workflow_blocks.moondream2.region import Choice
 from workflow_blocks.moondream2.runtime import Query, Runtime

@@ -23,8 +23,8 @@ from benchmarks.measure import (
 )
 from benchmarks.packages import DEVICE, LARGE, LARGE_NAME, OBJECTS_PER_PROMPT, random_package
 from benchmarks.workflows import PROMPTS
-from workflow_blocks.blocks.common.model_version import demo_model_folder
-from workflow_blocks.inference_host.model import load_runtime
+from workflow_blocks.bundled_model import demo_model_folder
+from workflow_blocks.inference_host.loading import load_runtime
 from workflow_blocks.moondream2 import detector as runtime
 from workflow_blocks.moondream2.config import Moondream2Config
 from workflow_blocks.moondream2.runtime import Query, Runtime

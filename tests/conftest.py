@@ -70,7 +70,7 @@ def golden_detector():
 
 @pytest.fixture(scope="session")
 def demo_detector():
-    from workflow_blocks.blocks.common.model_version import demo_model_folder
+    from workflow_blocks.bundled_model import demo_model_folder
     from workflow_blocks.moondream2.runtime import Runtime
 
     return Runtime.from_folder(demo_model_folder())

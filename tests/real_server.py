@@ -12,6 +12,10 @@ from pathlib import Path
 
 # Inference, once imported, sets these for its child processes; a server decides for itself.
 INHERITED = {
+    "HF_HOME",
+    "HF_HUB_CACHE",
+    "HF_MODULES_CACHE",
+    "INFERENCE_HOME",
     "_ROBOFLOW_INFERENCE_OFFLINE_MODE_AT_PROCESS_START",
     "HF_HUB_OFFLINE",
     "TRANSFORMERS_OFFLINE",

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "workflow_blocks"
 # Which folders of the package each folder may import. A block may also import `blocks/common`; of the runtime
 # it may import only the sizes and limits, which do without torch.
 MAY_IMPORT = {
-    "__init__": {"blocks"},
+    "__init__": {"blocks", "inference_host"},
     "__main__": {"commands"},
     "commands": {"running", "evaluation", "blocks", "inference_host", "moondream2", "datasets"},
     "running": {"blocks", "inference_host", "moondream2", "datasets"},

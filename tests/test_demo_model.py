@@ -7,7 +7,7 @@ import safetensors
 
 from tests.scenes import FIRST_SEED
 from training.evaluate import evaluate, false_alarms_of_other_things
-from workflow_blocks.blocks.common.model_version import demo_model_folder
+from workflow_blocks.bundled_model import demo_model_folder
 
 SEEDS = range(FIRST_SEED + 1000, FIRST_SEED + 1030)
 

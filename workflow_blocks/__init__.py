@@ -10,10 +10,15 @@ BLOCKS_SOURCE = "workflows_core"
 
 
 def load_blocks() -> "list[type[WorkflowBlock]]":
-    """The blocks of this plugin, as Inference asks for them."""
+    """The blocks of this plugin, as Inference asks for them.
+
+    It also registers this plugin's model class with Inference, so that blocks run on it.
+    """
     # Imported here, so that importing the package (for its runtime, say) stays light.
     from workflow_blocks.blocks.detections_dataset_export.v1 import DetectionsDatasetExportBlockV1
     from workflow_blocks.blocks.detections_table.v1 import DetectionsTableBlockV1
     from workflow_blocks.blocks.moondream2_prompt_detection.v1 import Moondream2PromptDetectionBlockV1
+    from workflow_blocks.inference_host.registry import register
 
+    register()
     return [Moondream2PromptDetectionBlockV1, DetectionsTableBlockV1, DetectionsDatasetExportBlockV1]

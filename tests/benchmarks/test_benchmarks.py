@@ -9,7 +9,7 @@ from benchmarks.packages import random_package
 from benchmarks.time_spent import STAGES, measure
 from benchmarks.workflows import core_blocks, our_block
 from training.demo_config import DEMO_CONFIG
-from workflow_blocks.blocks.common.model_version import demo_model_folder
+from workflow_blocks.bundled_model import demo_model_folder
 
 
 @pytest.fixture(scope="module")

@@ -27,11 +27,16 @@ from workflow_blocks.moondream2.checkpoint import (
 )
 
 
+@pytest.fixture(autouse=True)
+def empty_hub_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+
+
 @pytest.fixture
 def published(tmp_path, golden_folder):
     """A published checkpoint with small sizes; `change` edits its weights."""
 
-    def publish(dtype=torch.float32, sharded=False, change=lambda weights: None):
+    def publish(dtype=torch.float32, sharded=False, change=lambda weights: None, index=True):
         folder = tmp_path / "published"
         folder.mkdir()
         for name in (CONFIG_FILE, TOKENIZER_FILE):
@@ -43,7 +48,8 @@ def published(tmp_path, golden_folder):
         if sharded:
             shards = {f"model-0000{i + 1}-of-00003.safetensors": names[i::3] for i in range(3)}
             places = {name: shard for shard, members in shards.items() for name in members}
-            (folder / WEIGHTS_INDEX_FILE).write_text(json.dumps({"metadata": {}, "weight_map": places}))
+            if index:
+                (folder / WEIGHTS_INDEX_FILE).write_text(json.dumps({"metadata": {}, "weight_map": places}))
         for shard, members in shards.items():
             save_file({name: weights[name].contiguous() for name in members}, folder / shard)
         return folder
@@ -154,9 +160,6 @@ def cut(name):
             "50256",
             id="token ids of another revision",
         ),
-        pytest.param(
-            set_config(lambda c: c["tokenizer"]["templates"].update(detect=None)), "detect", id="no detection"
-        ),
     ],
 )
 def test_a_damaged_checkpoint_is_reported_and_nothing_is_written(published, tmp_path, damage, told):
@@ -199,8 +202,18 @@ def test_weights_with_infinite_values_are_refused(published, tmp_path, value):
     assert_nothing_written(tmp_path / "package")
 
 
-def test_a_missing_shard_is_named(published, tmp_path):
-    folder = published(sharded=True)
+def test_shards_without_an_index_are_used(published, tmp_path):
+    folder, output = published(sharded=True, index=False), tmp_path / "package"
+
+    result = build("--weights", folder, "--output", output)
+
+    assert result.exit_code == 0, result.output
+    assert Moondream2Model.from_pretrained(str(output)).about()["runtime"] == "workflow_blocks"
+
+
+@pytest.mark.parametrize("index", [True, False], ids=["index", "no index"])
+def test_a_missing_shard_is_named(published, tmp_path, index):
+    folder = published(sharded=True, index=index)
     (folder / "model-00002-of-00003.safetensors").unlink()
 
     result = build("--weights", folder, "--output", tmp_path / "package")
@@ -279,7 +292,7 @@ def test_missing_weights_are_reported(tmp_path, monkeypatch, arguments, told):
 
 
 class Hub(BaseHTTPRequestHandler):
-    """As much of the hub as `snapshot_download` asks for: two repositories, each at one revision."""
+    """As much of the hub as downloads ask for: two repositories, each at one revision."""
 
     def __init__(self, *arguments, folder, **others):
         self.repositories = {
@@ -303,7 +316,7 @@ class Hub(BaseHTTPRequestHandler):
                     200, json.dumps({"id": repository, "sha": "a" * 40, "siblings": siblings}).encode()
                 )
             for name in names:
-                if self.path == f"{repository}/resolve/{'a' * 40}/{name}":
+                if self.path in (f"{repository}/resolve/{at}/{name}" for at in ("a" * 40, revision)):
                     return self.send(200, (self.folder / name).read_bytes())
             if self.path.startswith(f"/api/models{repository}/revision/"):
                 return self.send(404, b"{}", {"X-Error-Code": "RevisionNotFound"})

@@ -9,7 +9,7 @@ import requests
 
 from tests.scenes import image_bgr
 from tests.workflows.definitions import detection_workflow
-from workflow_blocks.blocks.common.model_version import demo_model_folder
+from workflow_blocks.bundled_model import demo_model_folder
 
 PROMPTS = ["circle", "square", "star", "triangle", "red shape"]
 

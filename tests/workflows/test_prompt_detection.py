@@ -291,6 +291,6 @@ def test_boxes_are_those_of_the_core_block(run_workflow, unending_package, model
 
 
 def _demo_folder():
-    from workflow_blocks.blocks.common.model_version import demo_model_folder
+    from workflow_blocks.bundled_model import demo_model_folder
 
     return str(demo_model_folder())

@@ -23,11 +23,12 @@ def build_model(
         typer.Option(
             metavar="FILE|DIR|HUB_ID",
             help="The tokenizer.",
-            show_default="tokenizer.json beside local weights, else moondream/starmie-v1",
+            show_default="tokenizer.json beside the weights if it fits, else moondream/starmie-v1",
         ),
     ] = None,
 ) -> None:
     """Makes a local model package for Inference from published Moondream2 weights."""
+    from workflow_blocks.inference_host.hub import HubError
     from workflow_blocks.inference_host.model_package import (
         PackageError,
         build_package,
@@ -36,11 +37,12 @@ def build_model(
     )
     from workflow_blocks.moondream2.checkpoint import CheckpointError, weight_files
     from workflow_blocks.moondream2.config import ConfigError
+    from workflow_blocks.moondream2.revision import RevisionError
 
-    with exit_with_message(CheckpointError, ConfigError, PackageError):
+    with exit_with_message(CheckpointError, ConfigError, HubError, PackageError, RevisionError):
         folder = find_weights(weights, revision)
-        tokenizer_file = find_tokenizer(tokenizer, weights)
         n_bytes = sum(path.stat().st_size for path in weight_files(folder))
+        tokenizer_file = find_tokenizer(tokenizer, folder)
         with _progress_bar() as progress:
             task = progress.add_task("Checking weights", total=n_bytes)
             linked = build_package(

@@ -10,6 +10,7 @@ from workflow_blocks.commands.errors import exit_with_message
 from workflow_blocks.commands.run import Help, Input
 from workflow_blocks.commands.workflow_help import parameters_panel
 from workflow_blocks.inference_host.engine import use_local_settings
+from workflow_blocks.inference_host.runtime_choice import RuntimeChoiceError
 from workflow_blocks.running.definitions import read_definition
 from workflow_blocks.running.errors import RunError
 from workflow_blocks.running.files import SAMPLE_IMAGES, find_files
@@ -47,8 +48,8 @@ def demo(
         context.get_help()
         Console().print(parameters_panel(definition, defaults))
         return
-    use_local_settings()
-    with exit_with_message(RunError, ParameterError):
+    with exit_with_message(RunError, ParameterError, RuntimeChoiceError):
+        use_local_settings()
         parameters = defaults | parse_parameters(context.args, definition)
         job = Run(definition, parameters, output)
         for table in output.glob("detections_*.csv"):

@@ -9,6 +9,7 @@ from rich.console import Console
 from workflow_blocks.commands.errors import exit_with_message
 from workflow_blocks.commands.workflow_help import definitions_panel, parameters_panel
 from workflow_blocks.inference_host.engine import use_local_settings
+from workflow_blocks.inference_host.runtime_choice import RuntimeChoiceError
 from workflow_blocks.running.definitions import read_definition
 from workflow_blocks.running.errors import RunError
 from workflow_blocks.running.files import SAMPLE_IMAGES, find_files
@@ -49,7 +50,7 @@ def run(
     A second run skips the files that have results. If a file fails, the others are still processed, the
     failure is listed, and the exit code is 1.
     """
-    with exit_with_message(RunError, ParameterError):
+    with exit_with_message(RunError, ParameterError, RuntimeChoiceError):
         if show_help:
             context.get_help()
             Console().print(parameters_panel(read_definition(workflow)) if workflow else definitions_panel())

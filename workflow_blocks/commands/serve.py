@@ -1,5 +1,6 @@
 """The command `workflow-blocks serve`."""
 
+import logging
 import os
 from pathlib import Path
 from typing import Annotated
@@ -28,15 +29,17 @@ def serve(
     ] = None,
 ) -> None:
     """Starts Inference's server with this plugin; its settings are environment variables."""
+    from workflow_blocks.inference_host.runtime_choice import RuntimeChoiceError
     from workflow_blocks.running.server import ServerError
     from workflow_blocks.running.server import serve as serve_until_stopped
 
-    use_plugin_settings()
+    logging.getLogger("workflow_blocks").setLevel(logging.INFO)  # which runtime loads a model
     for name, folder in (
         ("MODEL_CACHE_DIR", model_cache),
         ("WORKFLOW_BLOCKS_WRITE_DIRECTORY", write_directory),
     ):
         if folder is not None:
             os.environ[name] = str(folder.resolve())
-    with exit_with_message(ServerError):
+    with exit_with_message(ServerError, RuntimeChoiceError):
+        use_plugin_settings()
         serve_until_stopped(host, port)

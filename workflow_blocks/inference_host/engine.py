@@ -3,6 +3,8 @@
 import os
 from typing import Any
 
+from workflow_blocks.inference_host.registry import register
+
 # Inference reads them when it is imported. Settings of the user are kept.
 PLUGIN_SETTINGS = {
     "WORKFLOWS_PLUGINS": "workflow_blocks",
@@ -13,13 +15,21 @@ LOCAL_SETTINGS = PLUGIN_SETTINGS | {"OFFLINE_MODE": "True", "METRICS_ENABLED": "
 
 
 def use_plugin_settings() -> None:
-    """Makes Inference load this plugin and local packages; must be called before `inference` is imported."""
+    """Makes Inference load this plugin, its model class and local packages.
+
+    It must be called before `inference` is imported.
+
+    Raises:
+        RuntimeChoiceError: `MOONDREAM2_RUNTIME` has an invalid value.
+    """
     for name, value in PLUGIN_SETTINGS.items():
         os.environ.setdefault(name, value)
+    register()
 
 
 def use_local_settings() -> None:
-    """The same, and works offline; for Inference inside this process."""
+    """The same, and works offline; for Inference inside this process. Raises as `use_plugin_settings`."""
+    use_plugin_settings()
     for name, value in LOCAL_SETTINGS.items():
         os.environ.setdefault(name, value)
 

@@ -21,14 +21,16 @@ from workflow_blocks.inference_host.arguments import (
     with_references,
 )
 from workflow_blocks.inference_host.images import to_rgb_arrays
+from workflow_blocks.inference_host.loading import load_runtime
 from workflow_blocks.inference_host.results import to_detections, to_points
 from workflow_blocks.moondream2.answers import Answer, TextSettings
 from workflow_blocks.moondream2.choices import ScoredChoice, check_choices
 from workflow_blocks.moondream2.config import STEPS_PER_OBJECT, STEPS_PER_POINT
 from workflow_blocks.moondream2.prompt_tokens import Box, Point
 from workflow_blocks.moondream2.runtime import Query, Question, Runtime
-from workflow_blocks.moondream2.settings import load_settings
 
+# What a model says of itself, and Inference's own class does not.
+RUNTIME = "workflow_blocks"
 DEFAULT_MAX_NEW_TOKENS = INFERENCE_MODELS_MOONDREAM2_DEFAULT_MAX_NEW_TOKENS
 
 _Found = TypeVar("_Found")
@@ -68,9 +70,15 @@ class Moondream2Model:
 
         Raises:
             CheckpointError, ConfigError: the package is incomplete or damaged.
+            RevisionError: it is of another architecture or revision.
             SettingsError: a `MOONDREAM2_*` variable has an invalid value.
         """
         return cls(load_runtime(Path(model_name_or_path), device or "cpu"))
+
+    def about(self) -> dict[str, str]:
+        """What runs this model: the name of the runtime, its device and its dtype."""
+        device, dtype = self._runtime.placement
+        return {"runtime": RUNTIME, "device": str(device), "dtype": str(dtype).removeprefix("torch.")}
 
     def encode_images(self, images: AnyImages, input_color_format: str | None = None) -> list[EncodedImage]:
         """Encodes images, so that several calls can use them; encoded ones are returned as they are."""
@@ -302,23 +310,6 @@ class Moondream2Model:
                 EncodedImage(own, ImageDimensions(*array.shape[:2]))
                 for own, array in zip(self._runtime.encode_images(chunk), chunk, strict=True)
             ]
-
-
-def load_runtime(folder: Path, default_device: str | torch.device) -> Runtime:
-    """Loads a checkpoint folder with the settings applied; raises as `Moondream2Model.from_pretrained`."""
-    settings = load_settings()
-    device = settings.device_or(default_device)
-    runtime = Runtime.from_folder(
-        folder,
-        device,
-        settings.dtype_on(device),
-        memory=settings.working_memory_on(device),
-        cache_bytes=settings.image_cache_bytes,
-        refine_boxes=settings.refine_boxes,
-    )
-    if settings.compile:
-        runtime.model.compile_blocks()
-    return runtime
 
 
 def _own(images: Sequence[EncodedImage]) -> list[Any]:

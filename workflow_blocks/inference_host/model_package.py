@@ -2,26 +2,20 @@
 
 import errno
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
 from inference_models.models.auto_loaders.entities import MODEL_CONFIG_FILE_NAME
 
+from workflow_blocks.bundled_model import demo_model_folder
+from workflow_blocks.inference_host.hub import RELEASED_REVISION, download_file, download_folder
+from workflow_blocks.inference_host.tokenizer import find_fitting_tokenizer
 from workflow_blocks.moondream2.checkpoint import (
     CONFIG_FILE,
+    SHARDS,
     TOKENIZER_FILE,
     WEIGHTS_FILE,
     WEIGHTS_INDEX_FILE,
@@ -31,15 +25,9 @@ from workflow_blocks.moondream2.checkpoint import (
     weight_files,
 )
 from workflow_blocks.moondream2.config import Moondream2Config
-
-RELEASED_WEIGHTS = "vikhyatk/moondream2"
-RELEASED_REVISION = "2025-06-21"
-RELEASED_TOKENIZER = "moondream/starmie-v1"
-
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+from workflow_blocks.moondream2.revision import CODE_CONFIG_FILE, check_revision
 
 # What makes a checkpoint a package is the same in every package, so it is copied from the bundled one.
-_BUNDLED_PACKAGE = Path(__file__).parents[1] / "demo_model"
 _PACKAGE_FILES = (MODEL_CONFIG_FILE_NAME, "model.py")
 
 
@@ -51,36 +39,39 @@ def find_weights(weights: str, revision: str | None) -> Path:
     """A folder of published weights: a local one, or one fetched from the hub.
 
     Raises:
-        PackageError: there is no such folder, and it cannot be downloaded.
+        PackageError: `revision` is given for a folder.
+        HubError: there is no such folder, and it cannot be downloaded.
     """
     folder = Path(weights).expanduser()
     if folder.is_dir():
         if revision is not None:
             raise PackageError(f"--revision is for a hub id, and {weights} is a folder; leave one out")
         return folder
-    return _download(
+    return download_folder(
         weights,
         revision or RELEASED_REVISION,
-        [CONFIG_FILE, WEIGHTS_FILE, WEIGHTS_INDEX_FILE, "model-*.safetensors"],
+        [CONFIG_FILE, CODE_CONFIG_FILE, WEIGHTS_FILE, WEIGHTS_INDEX_FILE, SHARDS],
     )
 
 
-def find_tokenizer(tokenizer: str | None, weights: str) -> Path:
-    """A tokenizer's file: the one named, else that beside local weights, else the released one.
+def find_tokenizer(tokenizer: str | None, weights: Path) -> Path:
+    """A tokenizer's file: the one named, else that beside the weights if it fits, else the released one.
+
+    Args:
+        tokenizer: a file, a folder or a hub id.
+        weights: the folder of the weights.
 
     Raises:
-        PackageError: it cannot be downloaded.
+        HubError: the one named cannot be downloaded.
+        TokenizerError: none is named, and there is none that fits.
+        ConfigError: the weights' `config.json` cannot be used.
     """
     if tokenizer is None:
-        beside = Path(weights).expanduser() / TOKENIZER_FILE
-        if beside.is_file():
-            return beside
-        tokenizer = RELEASED_TOKENIZER
+        return find_fitting_tokenizer(weights, Moondream2Config.from_file(weights / CONFIG_FILE))
     path = Path(tokenizer).expanduser()
     if path.is_file():
         return path
-    folder = path if path.is_dir() else _download(tokenizer, None, [TOKENIZER_FILE])
-    return folder / TOKENIZER_FILE
+    return path / TOKENIZER_FILE if path.is_dir() else download_file(tokenizer, TOKENIZER_FILE)
 
 
 def build_package(
@@ -98,11 +89,12 @@ def build_package(
         Whether all weights could be linked rather than copied.
 
     Raises:
-        PackageError, CheckpointError, ConfigError: nothing was written.
+        PackageError, CheckpointError, ConfigError, RevisionError: nothing was written.
     """
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise PackageError(f"{output} exists already; choose another --output or remove it")
     config = Moondream2Config.from_file(weights / CONFIG_FILE)
+    check_revision(weights / CONFIG_FILE, config)
     read_tokenizer(tokenizer, config)
     for name, tensor in read_weights(weights, config):
         if not torch.isfinite(tensor).all():
@@ -111,7 +103,7 @@ def build_package(
             )
         on_checked(tensor.nbytes)
     copied = {CONFIG_FILE: weights / CONFIG_FILE, TOKENIZER_FILE: tokenizer}
-    if not (weights / WEIGHTS_FILE).is_file():
+    if not (weights / WEIGHTS_FILE).is_file() and (weights / WEIGHTS_INDEX_FILE).is_file():
         copied[WEIGHTS_INDEX_FILE] = weights / WEIGHTS_INDEX_FILE
     try:
         return _write_package(copied, weight_files(weights), output)
@@ -149,30 +141,7 @@ def _link_or_copy(source: Path, target: Path) -> bool:
     return True
 
 
-def _download(hub_id: str, revision: str | None, patterns: list[str]) -> Path:
-    if not _HUB_ID.fullmatch(hub_id):
-        raise PackageError(f"{hub_id} is neither a folder nor a hub id such as {RELEASED_WEIGHTS}")
-    at = f"{hub_id} (revision {revision})" if revision else hub_id
-    try:
-        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns))
-    except GatedRepoError as error:
-        raise PackageError(f"{hub_id} is gated; ask for access on the hub and set HF_TOKEN") from error
-    except RevisionNotFoundError as error:
-        raise PackageError(
-            f"{hub_id} has no revision {revision!r}; the released one is {RELEASED_REVISION}"
-        ) from error
-    except (RepositoryNotFoundError, HFValidationError) as error:
-        raise PackageError(
-            f"{hub_id} is neither a folder nor a repository on the hub that you may read"
-        ) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise PackageError(
-            f"{at} could not be downloaded: {reason}; check the network, or give a folder that holds it"
-        ) from error
-
-
 def write_package_files(folder: Path) -> None:
     """Writes the two files that make a checkpoint's folder a package of this plugin's runtime."""
     for name in _PACKAGE_FILES:
-        (folder / name).write_bytes((_BUNDLED_PACKAGE / name).read_bytes())
+        (folder / name).write_bytes((demo_model_folder() / name).read_bytes())

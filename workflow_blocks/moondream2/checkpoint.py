@@ -1,6 +1,7 @@
 """Loads published-layout safetensors and the tokenizer, strictly. Nothing in a checkpoint runs."""
 
 import json
+import re
 import string
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 WEIGHTS_INDEX_FILE = "model.safetensors.index.json"
 TOKENIZER_FILE = "tokenizer.json"
+SHARDS = "model-*.safetensors"
 
 # Published files name every tensor from this root; some leave it out.
 _ROOT = "model."
@@ -25,9 +27,19 @@ _COMPILED = "._orig_mod"
 
 _MAX_NAMES_IN_ERROR = 5
 
+_SHARD = re.compile(r"model-(\d+)-of-(\d+)\.safetensors")
+
 
 class CheckpointError(ValueError):
     """A checkpoint cannot be used; the message names the file and the tensor or entry."""
+
+
+class DamagedError(CheckpointError):
+    """A file of a checkpoint is damaged, or was not downloaded completely."""
+
+
+class TokenizerError(CheckpointError):
+    """A tokenizer is missing or damaged, or belongs to another model."""
 
 
 def load_model(
@@ -65,22 +77,44 @@ def read_weights(folder: Path, config: Moondream2Config) -> Iterator[tuple[str, 
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The weights' single file, or its shards in the order of their names."""
+    """The weights' single file, or its shards in the order of their names.
+
+    Raises:
+        CheckpointError: there are no weights.
+        DamagedError: a shard is missing, or the index of shards is damaged.
+    """
     if (folder / WEIGHTS_FILE).is_file():
         return [folder / WEIGHTS_FILE]
-    index = folder / WEIGHTS_INDEX_FILE
-    if not index.is_file():
-        raise CheckpointError(f"{folder} has neither {WEIGHTS_FILE} nor {WEIGHTS_INDEX_FILE}")
+    if (folder / WEIGHTS_INDEX_FILE).is_file():
+        return _indexed_shards(folder / WEIGHTS_INDEX_FILE)
+    shards = sorted(folder.glob(SHARDS))
+    if not shards:
+        raise CheckpointError(f"{folder} has no {WEIGHTS_FILE}, no {WEIGHTS_INDEX_FILE} and no {SHARDS}")
+    _check_numbers(shards)
+    return shards
+
+
+def _indexed_shards(index: Path) -> list[Path]:
     try:
         names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise CheckpointError(f"{index} is not an index of shards: {error!r}") from error
+        raise DamagedError(f"{index} is not an index of shards: {error!r}") from error
     for name in names:
         if not isinstance(name, str) or Path(name).name != name:
-            raise CheckpointError(f"{index} names {name!r}, which is not a file beside it")
-        if not (folder / name).is_file():
-            raise CheckpointError(f"{index} names {name!r}, which is missing")
-    return [folder / name for name in names]
+            raise DamagedError(f"{index} names {name!r}, which is not a file beside it")
+        if not index.with_name(name).is_file():
+            raise DamagedError(f"{index} names {name!r}, which is missing")
+    return [index.with_name(name) for name in names]
+
+
+def _check_numbers(shards: list[Path]) -> None:
+    """Checks that none is missing, if their names count them: `model-00001-of-00003.safetensors`."""
+    numbers = {int(match[1]): match[2] for shard in shards if (match := _SHARD.fullmatch(shard.name))}
+    for count in numbers.values():
+        for number in range(1, int(count) + 1):
+            if number not in numbers:
+                name = f"model-{number:0{len(count)}}-of-{count}.safetensors"
+                raise DamagedError(f"{shards[0].parent} has shards of the weights, but not {name!r}")
 
 
 def _without_weights(config: Moondream2Config) -> Moondream2:
@@ -92,7 +126,7 @@ def load_tokenizer(folder: Path, config: Moondream2Config) -> Tokenizer:
     """Loads a checkpoint's tokenizer; special tokens in a prompt are read as ordinary text.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or made for another model.
+        TokenizerError: the file is missing, damaged, or made for another model.
     """
     return read_tokenizer(folder / TOKENIZER_FILE, config)
 
@@ -100,13 +134,13 @@ def load_tokenizer(folder: Path, config: Moondream2Config) -> Tokenizer:
 def read_tokenizer(path: Path, config: Moondream2Config) -> Tokenizer:
     """Reads a tokenizer's file: see `load_tokenizer`."""
     if not path.is_file():
-        raise CheckpointError(f"{path} is missing")
+        raise TokenizerError(f"{path} is missing")
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
-        raise CheckpointError(f"{path} is not a tokenizer: {error}") from error
+        raise TokenizerError(f"{path} is not a tokenizer: {error}") from error
     if tokenizer.get_vocab_size() > config.text.vocab_size:
-        raise CheckpointError(
+        raise TokenizerError(
             f"{path} has {tokenizer.get_vocab_size()} tokens, more than the model's {config.text.vocab_size}"
         )
     # Prompts come from strangers: "<|endoftext|>" in a prompt must not end it.
@@ -121,7 +155,7 @@ def _check_special_ids(path: Path, tokenizer: Tokenizer, config: Moondream2Confi
     for character in string.printable:
         for token in tokenizer.encode(character).ids:
             if token in special:
-                raise CheckpointError(
+                raise TokenizerError(
                     f"{path} reads {character!r} as token {token}, the model's {special[token]}; "
                     "it is the tokenizer of another model or of another revision"
                 )
@@ -134,7 +168,7 @@ def _read_tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
             for name in file.keys():  # noqa: SIM118 (not a dictionary)
                 yield name.replace(_COMPILED, "").removeprefix(_ROOT), file.get_tensor(name)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from error
+        raise DamagedError(f"{path} is damaged: {error}") from error
 
 
 def _check_tensor(path: Path, name: str, tensor: Tensor, expected: dict[str, Tensor]) -> None:

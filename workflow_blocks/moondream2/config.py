@@ -18,6 +18,10 @@ class ConfigError(ValueError):
     """A model configuration cannot be used; the message names the file and the entry."""
 
 
+class DamagedConfigError(ConfigError):
+    """A configuration file cannot be read as JSON."""
+
+
 class _Config(BaseModel):
     # `frozen`: a config is shared by every thread that runs the model.
     # Unknown keys are ignored: published files carry training-only entries.
@@ -219,14 +223,17 @@ class Moondream2Config(_Config):
         A missing key or an empty object means the released model's value.
 
         Raises:
-            ConfigError: the file is missing or not JSON, or a value does not fit; names the entry.
+            DamagedConfigError: the file is missing or not JSON.
+            ConfigError: a value does not fit; names the entry.
         """
         try:
             document = _ConfigFile.model_validate_json(path.read_bytes())
         except OSError as error:
-            raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+            raise DamagedConfigError(f"{path} cannot be read: {error.strerror}") from error
         except ValidationError as error:
-            raise ConfigError(f"{path}: {_first_problem(error)}") from error
+            is_json = error.errors()[0]["type"] != "json_invalid"
+            problem = ConfigError if is_json else DamagedConfigError
+            raise problem(f"{path}: {_first_problem(error)}") from error
         return document.config
 
 

@@ -3,7 +3,7 @@
 Coordinates are relative to the image, 0 to 1.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,7 +33,10 @@ from workflow_blocks.moondream2.objects import (
     ObjectDecoder,
 )
 from workflow_blocks.moondream2.prompt_tokens import Box, Point, Prompts, PromptTokens
+from workflow_blocks.moondream2.revision import check_revision
 from workflow_blocks.moondream2.rows import EncodedImage, KeyValues
+
+FindTokenizer = Callable[[Path, Moondream2Config], Tokenizer]
 
 
 class Query(NamedTuple):
@@ -92,16 +95,31 @@ class Runtime:
         folder: Path,
         device: torch.device | None = None,
         dtype: torch.dtype = torch.float32,
+        find_tokenizer: FindTokenizer = load_tokenizer,
         **options: Any,
     ) -> "Runtime":
-        """Loads a checkpoint folder; `options` are those of the constructor.
+        """Loads a checkpoint folder.
+
+        Args:
+            folder: the folder; nothing is written into it.
+            device: where to run; the CPU by default.
+            dtype: what to run in.
+            find_tokenizer: gives the tokenizer; by default the file in the folder.
+            options: those of the constructor.
 
         Raises:
             CheckpointError, ConfigError: the checkpoint is incomplete or damaged.
+            RevisionError: it is of another architecture or revision.
         """
         config = Moondream2Config.from_file(folder / CONFIG_FILE)
-        tokenizer = load_tokenizer(folder, config)
+        check_revision(folder / CONFIG_FILE, config)
+        tokenizer = find_tokenizer(folder, config)
         return cls(load_model(folder, config, device or torch.device("cpu"), dtype), tokenizer, **options)
+
+    @property
+    def placement(self) -> tuple[torch.device, torch.dtype]:
+        """Where the model runs, and what in."""
+        return self._device, self.model.text.wte.dtype
 
     @property
     def images_at_once(self) -> int:

@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from workflow_blocks.inference_host.engine import make_model_manager
+from workflow_blocks.inference_host.runtime_choice import MEANINGS, chosen_runtime
+from workflow_blocks.inference_host.runtime_choice import SETTING as RUNTIME_SETTING
 from workflow_blocks.running.definitions import read_definition, workflow_names
 
 # Folders that Inference expects in its working directory: its Docker image has them, its wheel has not.
@@ -175,6 +177,13 @@ def _announce(console: Console, address: str) -> None:
     for name, meaning in SHOWN_SETTINGS.items():
         value = os.environ.get(name, getattr(env, name, None))
         console.print(f"  {name}={'' if value is None else escape(str(value))}  [dim]{meaning}[/dim]")
+    choice = chosen_runtime()
+    console.print("Settings of this plugin:")
+    console.print(f"  {RUNTIME_SETTING}={choice}  [dim]moondream2/... ids run on {MEANINGS[choice]}[/dim]")
+    if not env.USE_INFERENCE_MODELS:
+        console.print(
+            f"  USE_INFERENCE_MODELS=False: {RUNTIME_SETTING} has no effect, and local packages do not load"
+        )
     if os.environ.get("MOONDREAM2_API_URL"):
         console.print("  MOONDREAM2_API_URL is set: this plugin's block sends its images to another server")
     console.print(f"Workflows that clients can run as {address}/local/workflows/<name>:")

@@ -1,9 +1,10 @@
 import pytest
 from pydantic import ValidationError
 
-from workflow_blocks.blocks.common.model_version import DEMO_MODEL, RELEASED_MODEL
+from workflow_blocks.blocks.common.model_version import RELEASED_MODEL
 from workflow_blocks.blocks.moondream2_prompt_detection.prompts import MAX_PROMPTS
 from workflow_blocks.blocks.moondream2_prompt_detection.v1 import BlockManifest
+from workflow_blocks.bundled_model import DEMO_MODEL
 
 MINIMAL = {
     "type": "workflow_blocks/moondream2_prompt_detection@v1",

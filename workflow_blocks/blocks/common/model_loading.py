@@ -5,6 +5,7 @@ from inference.core.workflows.prototypes.models_provider import ModelsProvider
 from inference_models.errors import (
     BaseInferenceModelsError,
     ForbiddenModelAccessError,
+    ModelPackageAlternativesExhaustedError,
     PaymentRequiredModelAccessError,
     RetryError,
     UnauthorizedModelAccessError,
@@ -66,4 +67,7 @@ def load_model(model_manager: ModelsProvider, model_version: object, api_key: st
 
 
 def _first_line(error: Exception) -> str:
+    """What went wrong; for a downloaded model, with each of its packages."""
+    if isinstance(error, ModelPackageAlternativesExhaustedError) and error.alternatives_errors:
+        return "; ".join(map(_first_line, error.alternatives_errors))
     return str(error).partition("\n")[0].partition(" - VISIT ")[0]

@@ -1,7 +1,6 @@
 """Which model a `model_version` means: a model id of Inference, a local package, or the bundled model."""
 
 import os
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
 
@@ -11,11 +10,9 @@ from pydantic import AfterValidator, BaseModel, StringConstraints
 
 from workflow_blocks.blocks.common.client_errors import InvalidInputError, shown
 from workflow_blocks.blocks.common.manifest_fields import Fix, checked
+from workflow_blocks.bundled_model import DEMO_MODEL, demo_model_folder, not_allowed
 
 RELEASED_MODEL = "moondream2/moondream2_2b_jul24"
-DEMO_MODEL = "moondream2-demo"
-
-LOCAL_PACKAGES_SETTING = "ALLOW_INFERENCE_MODELS_DIRECTLY_ACCESS_LOCAL_PACKAGES"
 MAX_LENGTH = 1000
 
 
@@ -59,10 +56,7 @@ def resolve_model_version(value: object) -> str:
     if not is_local(model_version):
         return model_version
     if not ALLOW_INFERENCE_MODELS_DIRECTLY_ACCESS_LOCAL_PACKAGES:
-        raise InvalidInputError(
-            f"`model_version` {shown(model_version)} is a local model package, which this server does not "
-            f"load; set {LOCAL_PACKAGES_SETTING}=True in its environment"
-        )
+        raise InvalidInputError(not_allowed(f"`model_version` {shown(model_version)}"))
     folder = demo_model_folder() if model_version == DEMO_MODEL else Path(model_version)
     # Unlike `Path`, `os.path` accepts names that are longer than the file system allows.
     if not os.path.isfile(folder / MODEL_CONFIG_FILE_NAME):  # noqa: PTH113
@@ -78,8 +72,3 @@ def is_local(model_version: str) -> bool:
     return (
         model_version == DEMO_MODEL or Path(model_version).is_absolute() or os.path.isdir(model_version)  # noqa: PTH112
     )
-
-
-def demo_model_folder() -> Path:
-    """The folder of the bundled model."""
-    return Path(str(files("workflow_blocks") / "demo_model"))

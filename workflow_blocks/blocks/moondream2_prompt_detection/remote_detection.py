@@ -12,10 +12,10 @@ from inference.core.workflows.core_steps.common.utils import run_in_parallel
 from pydantic import BaseModel, Field, FiniteFloat, NonNegativeFloat, NonNegativeInt
 
 from workflow_blocks.blocks.common.client_errors import InvalidInputError, UnavailableError
-from workflow_blocks.blocks.common.model_version import DEMO_MODEL
 from workflow_blocks.blocks.common.remote import has_plugin, parsed
 from workflow_blocks.blocks.common.remote_http import RemoteRefusedError, RemoteServer
 from workflow_blocks.blocks.moondream2_prompt_detection.predictions import ImageDetections
+from workflow_blocks.bundled_model import DEMO_MODEL
 
 BLOCK_TYPE = "workflow_blocks/moondream2_prompt_detection@v1"
 

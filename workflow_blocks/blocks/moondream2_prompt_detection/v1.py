@@ -48,8 +48,6 @@ from workflow_blocks.blocks.common.images import to_bgr_uint8, to_jpeg_base64
 from workflow_blocks.blocks.common.manifest_fields import Flag, ZeroToOne, checked, explain_errors
 from workflow_blocks.blocks.common.model_loading import load_model
 from workflow_blocks.blocks.common.model_version import (
-    DEMO_MODEL,
-    LOCAL_PACKAGES_SETTING,
     RELEASED_MODEL,
     ModelVersion,
     check_model_version,
@@ -72,6 +70,7 @@ from workflow_blocks.blocks.moondream2_prompt_detection.prompts import (
     prompts_of_images,
 )
 from workflow_blocks.blocks.moondream2_prompt_detection.remote_detection import detect_remotely
+from workflow_blocks.bundled_model import DEMO_MODEL, LOCAL_PACKAGES_SETTING
 from workflow_blocks.moondream2.config import STEPS_PER_OBJECT
 
 SHORT_DESCRIPTION = "Detect objects by naming them, with Moondream2."
@@ -97,14 +96,14 @@ The block:
 
 `model_version` selects the model:
 
-- `{RELEASED_MODEL}` is Inference's own Moondream2, which Inference downloads. It gives every
-  box the confidence 1.0
-- The path of a **local model package** runs the weights in it on this plugin's runtime
+- `{RELEASED_MODEL}` is the released Moondream2, which Inference downloads
+- The path of a **local model package** runs the weights in it
 - `{DEMO_MODEL}` is a small model that comes with this plugin and runs on any CPU. It knows only drawn
   shapes, such as "red circle" or "blue star"
 
-On this plugin's runtime, which serves local model packages and `{DEMO_MODEL}`, an image is encoded once
-for all its prompts, every box has a real confidence, and weights are loaded from safetensors files only.
+All of them run on this plugin's runtime: an image is encoded once for all its prompts, every box has a real
+confidence, and weights are loaded from safetensors files only. The server's setting `MOONDREAM2_RUNTIME` can
+choose Inference's own class for downloaded models. That class gives every box the confidence 1.0.
 
 ## Example
 
@@ -147,9 +146,9 @@ This step detects two classes. For an image of one person without a helmet, `$st
 
 - Local model packages and `{DEMO_MODEL}` need
   `{LOCAL_PACKAGES_SETTING}=True` on the server
-- Inference's own Moondream2 needs about 4 GB of weights, and is slow without a GPU
+- `{RELEASED_MODEL}` needs about 4 GB of weights, and is slow without a GPU
 - Without internet access, the block works with local model packages and `{DEMO_MODEL}`, and with
-  Inference's own Moondream2 once its weights are cached
+  `{RELEASED_MODEL}` if its weights were downloaded with `OFFLINE_MODE_WARM_UP=True`
 - With `MOONDREAM2_API_URL` set on the server, another Inference server runs the model
 """
 
