@@ -18,7 +18,7 @@ from torch import Tensor
 from benchmarks.scores import FIRST_SEED, HARD, QUESTIONS, FloatArray, reliability
 from training.prompts import Question, plain_prompt
 from training.scenes import DEFAULT_OPTIONS, Scene, SceneOptions, draw_scene
-from workflow_blocks.blocks.common.model_version import demo_model_folder
+from workflow_blocks.bundled_model import demo_model_folder
 from workflow_blocks.moondream2.objects import DetectedObject, ObjectDecoder
 from workflow_blocks.moondream2.region import Choice
 from workflow_blocks.moondream2.runtime import Query, Runtime

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from benchmarks.measure import drawn_image, show, side_by_side
 from benchmarks.packages import DEVICE, LARGE, LARGE_NAME, random_package
-from workflow_blocks.inference_host.model import load_runtime
+from workflow_blocks.inference_host.loading import load_runtime
 from workflow_blocks.moondream2.answers import Answer, TextSettings
 from workflow_blocks.moondream2.choices import ChoiceScorer
 from workflow_blocks.moondream2.decoding import Batcher, Request
