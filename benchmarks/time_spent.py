@@ -25,7 +25,7 @@ from benchmarks.packages import DEVICE, LARGE, LARGE_NAME, OBJECTS_PER_PROMPT, r
 from benchmarks.workflows import PROMPTS
 from workflow_blocks.bundled_model import demo_model_folder
 from workflow_blocks.inference_host.loading import load_runtime
-from workflow_blocks.moondream2 import detector as runtime
+from workflow_blocks.moondream2 import runtime
 from workflow_blocks.moondream2.config import Moondream2Config
 from workflow_blocks.moondream2.runtime import Query, Runtime
 
