@@ -9,20 +9,20 @@ from tests.workflows.definitions import detection_workflow
 from workflow_blocks.blocks.common.data_representation import from_engine
 from workflow_blocks.inference_host.engine import make_engine, make_model_manager
 
-N_REQUESTS = 12
+N_REQUESTS = 8
 
 
 def test_concurrent_requests_share_one_model_and_get_their_own_answers(golden_package, monkeypatch):
-    from workflow_blocks.inference_host import model as inference_model
+    from workflow_blocks.inference_host.model import Moondream2Model
 
     loaded = []
-    load_detector = inference_model.load_detector
+    from_pretrained = Moondream2Model.from_pretrained
 
     def counted(*arguments, **others):
         loaded.append(arguments)
-        return load_detector(*arguments, **others)
+        return from_pretrained(*arguments, **others)
 
-    monkeypatch.setattr(inference_model, "load_detector", counted)
+    monkeypatch.setattr(Moondream2Model, "from_pretrained", counted)
     manager = make_model_manager()
     # The golden model finds something without end.
     definition = detection_workflow(model_version=str(golden_package), max_detections=4)

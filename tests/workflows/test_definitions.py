@@ -234,7 +234,7 @@ def test_tiles_find_small_objects_that_a_whole_image_hides(run_workflow):
     )
     hits = {"detect_and_visualize": 0, "tiled_small_objects": 0}
     there = 0
-    for number in range(6):
+    for number in range(4):
         drawn = draw_scene(2_100_000 + number, options)
         image = np.ascontiguousarray(drawn.image[..., ::-1])
         true = np.array([item.xyxy for item in drawn.objects], float).reshape(-1, 4)
@@ -249,7 +249,7 @@ def test_tiles_find_small_objects_that_a_whole_image_hides(run_workflow):
 
 def test_crop_and_prompt_again_finds_parts_in_the_whole_image(run_workflow):
     found = there = 0
-    for number in range(24):
+    for number in range(12):
         (result,) = run_workflow(
             definition("crop_and_prompt_again"),
             image=image_bgr(number),

@@ -43,6 +43,7 @@ class FaultyServer(ThreadingHTTPServer):
     def __init__(self, answers, port=0):
         self.answers = answers
         self.requests = []
+        self.connections = set()
         self.in_flight = self.most_in_flight = 0
         self.lock = threading.Lock()
         super().__init__(("127.0.0.1", port), Handler)
@@ -66,6 +67,7 @@ class Handler(BaseHTTPRequestHandler):
         server = self.server
         with server.lock:
             server.requests.append((self.path, body, dict(self.headers)))
+            server.connections.add(self.client_address)
             server.in_flight += 1
             server.most_in_flight = max(server.most_in_flight, server.in_flight)
         answer = server.answers(self.path, body)
@@ -410,6 +412,16 @@ def test_the_key_of_a_workflow_does_not_go_to_the_address_of_the_setting(serve):
 
     assert len(server.requests) == 2
     assert KEY not in str(server.requests)
+
+
+def test_connections_stay_open_between_runs(serve):
+    server = serve(found(BOX))
+
+    for _ in range(3):
+        detect()
+
+    assert len(server.requests) == 4
+    assert len(server.connections) == 1
 
 
 def test_each_key_is_sent_alone(serve, monkeypatch):
