@@ -36,5 +36,9 @@ DEMO_CONFIG = Moondream2Config(
         size_out_dim=2048,
         inner_dim=256,
     ),
-    tokenizer=TokenizerConfig(templates=Templates(detect=PromptTemplate(prefix=(1, 10, 2), suffix=(3,)))),
+    tokenizer=TokenizerConfig(
+        templates=Templates(
+            detect=PromptTemplate(prefix=(1, 10, 2), suffix=(3,)), point=None, query=None, caption=None
+        )
+    ),
 )

@@ -50,6 +50,7 @@ def files_of(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.long
 def test_both_classes_are_compared(package, tmp_path):
     images = tmp_path / "images"
     images.mkdir()
@@ -117,6 +118,7 @@ def test_the_stand_in_changes_boxes_as_the_tests_assume():
     assert changed("blue star", [Found])[0]["x_max"] < 0.5
 
 
+@pytest.mark.long
 def test_a_class_that_cannot_be_imported_is_a_failure(tmp_path):
     (tmp_path / "hf_moondream.py").write_text("import no_such_module\n")
     job = Job("inference", tmp_path, [], ["dog"], None, tmp_path / "log")

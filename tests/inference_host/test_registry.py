@@ -55,7 +55,13 @@ def run(program, **settings):
     return result.stdout, result.stderr
 
 
-@pytest.mark.parametrize("program", [STOCK_SERVER_FIRST, OURS_FIRST], ids=["Inference first", "ours first"])
+@pytest.mark.parametrize(
+    "program",
+    [
+        pytest.param(STOCK_SERVER_FIRST, id="Inference first"),
+        pytest.param(OURS_FIRST, id="ours first", marks=pytest.mark.long),
+    ],
+)
 def test_our_class_and_adapter_are_registered(program):
     output, log = run(program)
 
@@ -64,6 +70,7 @@ def test_our_class_and_adapter_are_registered(program):
     assert "before this plugin was registered" not in log
 
 
+@pytest.mark.long
 def test_registering_after_a_model_was_loaded_is_logged_once_with_what_to_do():
     output, log = run(LOADED_BEFORE)
 
@@ -72,6 +79,7 @@ def test_registering_after_a_model_was_loaded_is_logged_once_with_what_to_do():
     assert "workflow_blocks.running.server_app:app" in log
 
 
+@pytest.mark.long
 def test_inference_keeps_its_class_by_choice_and_our_models_their_adapter():
     output, _ = run(OURS_FIRST, MOONDREAM2_RUNTIME="inference")
 
@@ -79,6 +87,7 @@ def test_inference_keeps_its_class_by_choice_and_our_models_their_adapter():
     assert "adapters Moondream2Adapter Moondream2Adapter" in output
 
 
+@pytest.mark.long
 def test_without_inference_models_nothing_is_replaced():
     program = OURS_FIRST.replace("report()", "") + (
         "from inference.models.utils import ROBOFLOW_MODEL_TYPES\n"
