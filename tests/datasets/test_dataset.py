@@ -183,6 +183,18 @@ def test_shares_assign_images_by_their_content():
     assert {split_of(content, {"test": 2}) for content in contents} == {"test"}
 
 
+@pytest.mark.parametrize(
+    ("content", "split"),
+    [("0" * 32, "train"), ("a" * 32, "train"), ("c" * 32, "valid"), ("d" * 32, "valid"), ("e" * 32, "test")],
+)
+@pytest.mark.parametrize("scale", [1, 40])
+def test_an_image_stays_in_its_split_in_later_releases(content, split, scale):
+    """Shares may have any sum. The splits are in the order of `SPLITS`, whatever the order of the shares."""
+    shares = {"test": 0.1 * scale, "valid": 0.2 * scale, "train": 0.7 * scale}
+
+    assert split_of(content, shares) == split
+
+
 KILLS = [1, pytest.param(3, marks=pytest.mark.long)]
 
 
