@@ -210,7 +210,7 @@ def test_a_killed_writer_loses_nothing_that_it_acknowledged(tmp_path, format, ki
 
 
 # A process dies at every so many lines of the package that it runs.
-STRIDES = [7, pytest.param(1, marks=pytest.mark.long)]
+STRIDES = [5, pytest.param(1, marks=pytest.mark.long)]
 
 
 @pytest.mark.parametrize("stride", STRIDES)
@@ -226,6 +226,11 @@ def test_a_writer_may_die_at_any_line(tmp_path, format, stride):
         if not dies(n_lines, lambda number=number: add_alone(tmp_path, format, number)):
             break
         assert_sound(tmp_path, format, {1})
+        # The next writer finishes what was recorded.
+        with Dataset(tmp_path, format) as dataset:
+            add(dataset, 1)
+            recorded = {record.file_name for record in dataset._records.of_split("train")}
+        assert recorded <= set(load(tmp_path, format))
 
     assert n_lines > 100
     with Dataset(tmp_path, format) as dataset:
