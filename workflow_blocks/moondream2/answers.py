@@ -88,10 +88,6 @@ class Answer:
     reasoning: Reasoning | None = None
 
     @property
-    def is_complete(self) -> bool:
-        return self.p_end is not None
-
-    @property
     def probability(self) -> float:
         """The probability of the whole answer, its end included if it was reached."""
         return math.prod(self.probabilities) * (1.0 if self.p_end is None else self.p_end)

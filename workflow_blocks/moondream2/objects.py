@@ -3,7 +3,9 @@
 Shapes: B rows. Coordinates are relative to the image, 0 to 1.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +21,8 @@ from workflow_blocks.moondream2.region import (
 
 # A refined box averages the bins that are at most this far from the most likely one.
 _REFINED_BINS = 32
+
+_Found = TypeVar("_Found")
 
 
 @dataclass(frozen=True)
@@ -70,19 +74,15 @@ class ObjectDecoder:
 
     def boxes(self, decoding: Decoding, max_objects: int) -> list[list[DetectedObject]]:
         """Decodes at most `max_objects` boxes for each row."""
-        found: list[list[DetectedObject]] = [[] for _ in range(len(decoding))]
-        for places, values in self._steps(decoding, max_objects, with_sizes=True):
-            for place, row_values in zip(places.tolist(), values.tolist(), strict=True):
-                found[place].append(self.object_type(*row_values))
-        return found
+        n_rows = len(decoding)  # rows that end are dropped
+        steps = self._steps(decoding, max_objects, with_sizes=True)
+        return _of_each_row(n_rows, steps, self.object_type)
 
     def points(self, decoding: Decoding, max_objects: int) -> list[list[DetectedPoint]]:
         """Decodes at most `max_objects` points for each row."""
-        found: list[list[DetectedPoint]] = [[] for _ in range(len(decoding))]
-        for places, values in self._steps(decoding, max_objects, with_sizes=False):
-            for place, row_values in zip(places.tolist(), values.tolist(), strict=True):
-                found[place].append(DetectedPoint(*row_values))
-        return found
+        n_rows = len(decoding)  # rows that end are dropped
+        steps = self._steps(decoding, max_objects, with_sizes=False)
+        return _of_each_row(n_rows, steps, DetectedPoint)
 
     def _steps(self, decoding: Decoding, max_objects: int, with_sizes: bool) -> list[tuple[Tensor, Tensor]]:
         """For each object in turn, the rows that have it and its values (B, fields)."""
@@ -124,6 +124,17 @@ class ObjectDecoder:
         )
         p_box = probability_near(x, w) * probability_near(y, h)
         return torch.stack((*box, p_object, p_box), dim=-1)
+
+
+def _of_each_row(
+    n_rows: int, steps: list[tuple[Tensor, Tensor]], make: Callable[..., _Found]
+) -> list[list[_Found]]:
+    """The objects of each row, made of their values in the order of the steps."""
+    found: list[list[_Found]] = [[] for _ in range(n_rows)]
+    for places, values in steps:
+        for place, row_values in zip(places.tolist(), values.tolist(), strict=True):
+            found[place].append(make(*row_values))
+    return found
 
 
 def _is_there_more(decoding: Decoding) -> tuple[Tensor, Tensor]:
