@@ -1,8 +1,8 @@
-"""Checks the arguments of the model class, before the model runs."""
+"""The arguments of the model class, and their checks before the model runs."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from inference_models.errors import ModelInputError
 from inference_models.models.moondream2.moondream2_hf import EncodedImage
@@ -13,6 +13,17 @@ from workflow_blocks.moondream2.config import MAX_OBJECTS
 from workflow_blocks.moondream2.prompt_tokens import Box, Point, PromptError, SkillError
 
 AnyImages: TypeAlias = "Images | EncodedImage | list[EncodedImage]"
+
+
+class Sampling(NamedTuple):
+    """How text is drawn: see `TextSettings`. The default takes the most likely token at each step."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+GREEDY = Sampling()
 
 
 @contextmanager

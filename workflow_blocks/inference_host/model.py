@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from inference_models import Detections
@@ -13,7 +13,9 @@ from inference_models.errors import ModelInputError
 from inference_models.models.moondream2.moondream2_hf import EncodedImage, Points
 
 from workflow_blocks.inference_host.arguments import (
+    GREEDY,
     AnyImages,
+    Sampling,
     check_classes,
     encoded_images,
     input_errors,
@@ -34,17 +36,6 @@ RUNTIME = "workflow_blocks"
 DEFAULT_MAX_NEW_TOKENS = INFERENCE_MODELS_MOONDREAM2_DEFAULT_MAX_NEW_TOKENS
 
 _Found = TypeVar("_Found")
-
-
-class Sampling(NamedTuple):
-    """How text is drawn: see `TextSettings`. The default takes the most likely token at each step."""
-
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
-
-
-GREEDY = Sampling()
 
 
 class Moondream2Model:
@@ -107,15 +98,9 @@ class Moondream2Model:
             confidences (N,).
         """
         most = max_objects(max_new_tokens, STEPS_PER_OBJECT)
-        check_classes(classes)
-        with input_errors():
-            self._runtime.check_prompts(classes, most)
+        runtime = self._runtime
         return self._find(
-            images,
-            input_color_format,
-            classes,
-            lambda q: self._runtime.detect(q, most),
-            to_detections,
+            images, input_color_format, classes, most, runtime.check_prompts, runtime.detect, to_detections
         )
 
     def point(
@@ -133,11 +118,9 @@ class Moondream2Model:
             tokens.
         """
         most = max_objects(max_new_tokens, STEPS_PER_POINT)
-        check_classes(classes)
-        with input_errors():
-            self._runtime.check_points(classes, most)
+        runtime = self._runtime
         return self._find(
-            images, input_color_format, classes, lambda asked: self._runtime.point(asked, most), to_points
+            images, input_color_format, classes, most, runtime.check_points, runtime.point, to_points
         )
 
     def query(
@@ -267,13 +250,18 @@ class Moondream2Model:
         images: AnyImages,
         color_format: str | None,
         classes: list[str],
-        find: Callable[[list[Query]], list[list[Any]]],
+        most: int,
+        check: Callable[[list[str], int], None],
+        find: Callable[[list[Query], int], list[list[Any]]],
         to_result: Callable[[list[list[Any]], ImageDimensions], _Found],
     ) -> list[_Found]:
-        """What `find` finds of all classes in each image, as one result for each image."""
+        """What `find` finds of all classes in each image, `most` of a class, as one result for each image."""
+        check_classes(classes)
+        with input_errors():
+            check(classes, most)
         results = []
         for chunk in self._encoded_chunks(images, color_format):
-            found = find([Query(image, name) for image, name in product(_own(chunk), classes)])
+            found = find([Query(image, name) for image, name in product(_own(chunk), classes)], most)
             of_images = _split(found, len(classes))
             results += [
                 to_result(of_classes, image.image_dimensions)
