@@ -18,8 +18,17 @@ from tests.real_server import RealServer
 from tests.tensor_native_run import TensorNativeRun
 from workflow_blocks.inference_host.engine import use_local_settings
 
+# Model families that no test uses. Without them, Inference imports about five seconds faster in each process.
+UNUSED_MODELS = [
+    *("CORE_MODEL_SAM", "CORE_MODEL_SAM3", "CORE_MODEL_GAZE", "CORE_MODEL_PE", "CORE_MODEL_GROUNDINGDINO"),
+    *("CORE_MODEL_DOCTR", "CORE_MODEL_EASYOCR", "CORE_MODEL_TROCR", "CORE_MODEL_YOLO_WORLD"),
+    *("QWEN_2_5", "QWEN_3", "QWEN_3_5", "SMOLVLM2", "PALIGEMMA", "FLORENCE2", "DEPTH_ESTIMATION"),
+]
+
 # Before anything imports `inference`, which reads its settings then.
 use_local_settings()
+for name in UNUSED_MODELS:
+    os.environ.setdefault(f"{name}_ENABLED", "False")
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Before anything imports `torch`: each worker process has one core.
     os.environ["OMP_NUM_THREADS"] = "1"
