@@ -31,8 +31,8 @@ test: $(READY) ## Run the tests, but for the long ones.
 test-long: $(READY) ## Run the long tests: full fuzzing, torch.compile, more crash trials, a short soak.
 	$(PYTEST) -m long
 
-coverage: $(READY) ## Run the tests and print the line coverage.
-	$(PYTEST) --cov=workflow_blocks --cov-report=term-missing:skip-covered
+coverage: $(READY) ## Run all tests and print the line coverage, with that of other processes.
+	$(PYTEST) -m "long or not long" --cov=workflow_blocks --cov-report=term-missing:skip-covered
 
 check: $(READY) ## Check style and types.
 	$(BIN)/ruff check .
