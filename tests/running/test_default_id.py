@@ -1,5 +1,6 @@
 """From `moondream2/moondream2_2b_jul24` to boxes: download, servers, client and example, then offline."""
 
+import json
 import os
 import re
 import signal
@@ -248,14 +249,16 @@ def test_the_example_draws_nothing_where_nothing_is_found():
     assert not draw(image, detections).any()
 
 
+START_MODULE = "workflow_blocks.running.server_app:app"
+
+
 @contextmanager
-def stock_server(folder, **settings):
-    """Inference's own application, as its Docker images start it, by our start module."""
+def stock_server(folder, app=START_MODULE, **settings):
+    """Inference's own application, as its Docker images start it, by our start module or without it."""
     (folder / "cpu_http.py").write_text(IMAGE_MODULE)
     log = folder / "stock.log"
-    environment = {name: value for name, value in os.environ.items() if name not in INHERITED}
-    environment |= {"PYTHONPATH": f"{ROOT}:{folder}", "WORKFLOWS_PLUGINS": "workflow_blocks"} | settings
-    command = ["-m", "uvicorn", "workflow_blocks.running.server_app:app", "--port", "0"]
+    environment = environment_of(f"{ROOT}:{folder}", **settings)
+    command = ["-m", "uvicorn", app, "--port", "0"]
     with log.open("w") as file:
         process = subprocess.Popen(
             [sys.executable, *command], cwd=folder, env=environment, stdout=file, stderr=subprocess.STDOUT
@@ -268,6 +271,12 @@ def stock_server(folder, **settings):
             process.wait(timeout=30)
         finally:
             process.kill()
+
+
+def environment_of(python_path, **settings):
+    """The environment of a process of its own with the plugin."""
+    environment = {name: value for name, value in os.environ.items() if name not in INHERITED}
+    return environment | {"PYTHONPATH": python_path, "WORKFLOWS_PLUGINS": "workflow_blocks"} | settings
 
 
 def _address(process, log):
@@ -323,3 +332,110 @@ def test_a_server_without_local_packages_names_the_setting_for_the_bundled_model
 def test_the_stock_server_is_inferences_own(offline):
     assert requests.get(f"{offline}/info", timeout=60).json()["name"]
     assert requests.get(f"{offline}/workflows/blocks/describe", timeout=60).ok
+
+
+@pytest.fixture
+def definition_file(tmp_path):
+    path = tmp_path / "definition.json"
+    path.write_text(json.dumps(detection_workflow(model_version=RELEASED)))
+    return path
+
+
+def run_python(folder, settings, *command):
+    """Runs Python in a process of its own, with an empty model cache; returns what it printed."""
+    environment = environment_of(str(ROOT), MODEL_CACHE_DIR=str(folder / "cache"), **settings)
+    result = subprocess.run(
+        [sys.executable, *command],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result.stdout
+
+
+PIPELINE = """
+import json, sys
+from inference import InferencePipeline
+
+definition, video = sys.argv[1:]
+pipeline = InferencePipeline.init_with_workflow(
+    video_reference=video,
+    workflow_specification=json.load(open(definition)),
+    workflows_parameters={"prompts": ["red circle"]},
+    on_prediction=lambda result, frame: print("scores", result["predictions"].confidence.tolist()),
+    api_key="a key",
+)
+pipeline.start()
+pipeline.join()
+"""
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("no_mark")
+def test_an_inference_pipeline_runs_on_our_runtime(tmp_path, settings, definition_file):
+    image = cv2.imread(PHOTO)
+    video = cv2.VideoWriter(
+        str(tmp_path / "video.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 5, image.shape[1::-1]
+    )
+    for _ in range(3):
+        video.write(image)
+    video.release()
+
+    printed = run_python(
+        tmp_path, settings, "-c", PIPELINE, str(definition_file), str(tmp_path / "video.avi")
+    )
+
+    frames = [json.loads(scores) for scores in re.findall(r"^scores (.*)$", printed, re.MULTILINE)]
+    assert frames
+    assert all(0 < score < 1 for scores in frames for score in scores)
+    assert any(frames)
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("no_mark")
+def test_inferences_command_line_runs_on_our_runtime(tmp_path, settings, definition_file):
+    options = ["-pt", "inference_package", "-i", PHOTO, "-o", str(tmp_path / "output")]
+    options += ["-ws", str(definition_file), "--api-key", "a key", "--prompts", "red circle"]
+
+    run_python(tmp_path, settings, "-m", "inference_cli.main", "workflows", "process-image", *options)
+
+    (results,) = (tmp_path / "output").rglob("results.json")
+    assert_real(json.loads(results.read_text())["predictions"]["predictions"], "red circle")
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("no_mark")
+def test_a_model_loaded_at_start_runs_on_our_runtime_by_the_start_module(tmp_path, settings):
+    own = settings | {
+        "PRELOAD_MODELS": RELEASED,
+        "PRELOAD_API_KEY": "a key",
+        "MODEL_CACHE_DIR": str(tmp_path),
+    }
+
+    with stock_server(tmp_path, **own) as address:
+        result = client_of(address).infer_lmm(PHOTO, model_id=RELEASED, prompt="red circle")
+
+    assert_real(result["predictions"], "red circle")
+    assert f"Loaded {RELEASED}: runtime workflow_blocks" in (tmp_path / "stock.log").read_text()
+
+
+@pytest.mark.long
+def test_a_stock_server_that_has_loaded_a_model_logs_the_way_that_works(tmp_path, settings):
+    own = settings | {"MODEL_CACHE_DIR": str(tmp_path / "cache"), "MARK_FILE": str(tmp_path / "mark")}
+    workflow = detection_workflow(model_version=RELEASED)
+
+    with stock_server(tmp_path, "cpu_http:app", **own) as address:
+        client = client_of(address)
+        before = client.infer_lmm(PHOTO, model_id=RELEASED, prompt="dog")
+        for _ in range(2):
+            client.run_workflow(
+                specification=workflow, images={"image": PHOTO}, parameters={"prompts": ["dog"]}
+            )
+
+    assert [box["confidence"] for box in before["predictions"]] == [1.0]
+    log = (tmp_path / "stock.log").read_text()
+    assert log.count("workflow_blocks.running.server_app:app") == 1
