@@ -16,6 +16,7 @@ from rich.table import Table
 from benchmarks.measure import drawn_image, show, side_by_side
 from benchmarks.packages import DEVICE, LARGE, LARGE_NAME, OBJECTS_PER_PROMPT, random_package
 from benchmarks.workflows import PROMPTS
+from workflow_blocks.inference_host.loading import load_runtime
 from workflow_blocks.moondream2.image_crops import UInt8Array
 from workflow_blocks.moondream2.runtime import Query, Runtime
 
@@ -47,13 +48,12 @@ def main(rounds: Annotated[int, typer.Option(help="How often each is measured.")
     device = torch.device(DEVICE)
     with random_package(LARGE, torch.bfloat16) as package:
         in_bfloat16 = Runtime.from_folder(package, device, torch.bfloat16)
-        dtype = torch.bfloat16 if DEVICE == "cuda" else torch.float32
-        ours = Runtime.from_folder(package, device, dtype)
+        ours = load_runtime(package, device)
     image = drawn_image(480, 640)
-    own_dtype = str(dtype).removeprefix("torch.")
+    dtype = str(ours.placement[1]).removeprefix("torch.")
     runs: dict[str, Callable[[], object]] = {
         "Inference's class, replayed (bfloat16)": lambda: encode_for_each_prompt(in_bfloat16, image),
-        f"the same in {own_dtype}": lambda: encode_for_each_prompt(ours, image),
+        f"the same in {dtype}, as our block": lambda: encode_for_each_prompt(ours, image),
         "with the encoding shared": lambda: encode_once(ours, image),
         "our block: prompts decoded together, too": lambda: all_together(ours, image),
     }

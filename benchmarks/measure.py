@@ -13,6 +13,7 @@ from rich.table import Table
 
 from training.scenes import draw_scene
 from workflow_blocks.moondream2.image_crops import UInt8Array
+from workflow_blocks.moondream2.layers import has_bfloat16_instructions
 
 console = Console(width=110)
 
@@ -70,10 +71,11 @@ def drawn_image(height: int, width: int, seed: int = 0) -> UInt8Array:
 
 
 def machine() -> str:
-    """What the models run on, and their type of numbers there."""
+    """What the models run on, and their dtype there."""
     if torch.cuda.is_available():
         return f"{torch.cuda.get_device_name()}, bfloat16"
-    return f"{torch.get_num_threads()} CPU cores, float32"
+    dtypes = "bundled model in float32, larger in bfloat16" if has_bfloat16_instructions() else "float32"
+    return f"{torch.get_num_threads()} CPU cores, {dtypes}"
 
 
 def show(table: Table) -> None:

@@ -27,6 +27,7 @@ from workflow_blocks.bundled_model import demo_model_folder
 from workflow_blocks.inference_host.loading import load_runtime
 from workflow_blocks.moondream2 import runtime
 from workflow_blocks.moondream2.config import Moondream2Config
+from workflow_blocks.moondream2.layers import has_bfloat16_instructions
 from workflow_blocks.moondream2.runtime import Query, Runtime
 
 PROMPTS_AT_ONCE = 8
@@ -132,7 +133,8 @@ def main(
     """Prints a table for each model, and writes and draws time_spent.json."""
     with random_package(LARGE, torch.bfloat16) as package:
         models = {"bundled model": measure(demo_model_folder(), 20), LARGE_NAME: measure(package, 2)}
-    dtype = torch.bfloat16 if DEVICE == "cuda" else torch.float32
+    fast = DEVICE == "cuda" or has_bfloat16_instructions()
+    dtype = torch.bfloat16 if fast else torch.float32
     peak, bandwidth = matrix_product_rate(DEVICE, dtype), memory_bandwidth(DEVICE)
     for title, stages in models.items():
         table = Table(

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from workflow_blocks.inference_host.model import Moondream2Model
+from workflow_blocks.moondream2 import settings as settings_module
 from workflow_blocks.moondream2.settings import SettingsError, load_settings
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -11,15 +12,29 @@ def test_by_default_the_model_runs_where_inference_says():
     settings = load_settings()
 
     assert settings.device_or("cpu") == CPU
-    assert settings.dtype_on(CPU) == torch.float32
-    assert settings.dtype_on(CUDA) == torch.bfloat16
+
+
+@pytest.mark.parametrize("has_instructions", [False, True])
+@pytest.mark.parametrize("mebibytes", [1, 100])
+def test_by_default_large_models_run_in_bfloat16_where_the_cpu_multiplies_it(
+    monkeypatch, tmp_path, has_instructions, mebibytes
+):
+    monkeypatch.setattr(settings_module, "has_bfloat16_instructions", lambda: has_instructions)
+    for shard in range(2):
+        with (tmp_path / f"model-{shard}.safetensors").open("wb") as file:
+            file.truncate(mebibytes * 2**20)
+    settings = load_settings()
+
+    fast = has_instructions and mebibytes == 100
+    assert settings.dtype_of(tmp_path, CPU) == (torch.bfloat16 if fast else torch.float32)
+    assert settings.dtype_of(tmp_path, CUDA) == torch.bfloat16
 
 
 @pytest.mark.parametrize("device", [CPU, CUDA], ids=str)
-def test_the_dtype_can_be_set(monkeypatch, device):
+def test_the_dtype_can_be_set(monkeypatch, tmp_path, device):
     monkeypatch.setenv("MOONDREAM2_DTYPE", "float16")
 
-    assert load_settings().dtype_on(device) == torch.float16
+    assert load_settings().dtype_of(tmp_path, device) == torch.float16
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def measure(job: Job) -> Measured:
 
     settings = load_settings()
     device = settings.device_or(DEFAULT_DEVICE)
-    default_dtype = _name(settings.dtype_on(device))
+    default_dtype = _name(settings.dtype_of(job.package, device))
     if job.dtype is not None:
         os.environ["MOONDREAM2_DTYPE"] = job.dtype
     os.environ["MOONDREAM2_IMAGE_CACHE_MB"] = "0"  # else only the first question about an image encodes it

@@ -29,7 +29,7 @@ def load_runtime(
     runtime = Runtime.from_folder(
         folder,
         device,
-        settings.dtype_on(device),
+        settings.dtype_of(folder, device),
         find_tokenizer,
         memory=settings.working_memory_on(device),
         cache_bytes=settings.image_cache_bytes,

@@ -6,6 +6,7 @@ Shapes: B rows, T tokens, N scored tokens.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from tokenizers import Tokenizer
@@ -74,28 +75,35 @@ class ChoiceScorer:
     def log_probabilities(self, requests: Sequence[Request], texts: Sequence[str]) -> list[float]:
         """The log probability of each text, with its end, as the whole answer to its request."""
         ids_of_texts = [self._tokenizer.encode(text).ids for text in texts]
-        rows = [
-            Request(image, prompt.with_tokens(ids))
-            for (image, prompt), ids in zip(requests, ids_of_texts, strict=True)
-        ]
-        results = [0.0] * len(rows)
-        for batch in self._batcher.batches(rows, steps=0):
-            chosen = [rows[place] for place in batch]
-            scores = self._score_batch(chosen, [ids_of_texts[place] for place in batch])
+        results = [0.0] * len(requests)
+        for batch in self._batcher.batches(requests, steps=max(map(len, ids_of_texts), default=0)):
+            scores = self._score_batch(
+                [requests[place] for place in batch], [ids_of_texts[place] for place in batch]
+            )
             for place, score in zip(batch, scores, strict=True):
                 results[place] = score
         return results
 
-    def _score_batch(self, rows: list[Request], ids_of_rows: list[list[int]]) -> list[float]:
-        """The log probability of the given last tokens of each row, and of the end after them."""
-        _, states = read_prompts(self._batcher.model, rows)
+    def _score_batch(self, requests: list[Request], ids_of_rows: list[list[int]]) -> list[float]:
+        """The log probability of each row's tokens, and of the end after them.
+
+        Equal requests side by side are read once, and their texts continue them.
+        """
+        different = [(request, len(list(same))) for request, same in groupby(requests)]
+        counts = [count for _, count in different]
+        model = self._batcher.model
+        rows, states = read_prompts(model, [request for request, _ in different])
+        rows.repeat(counts)
+        last = states[:, -1].repeat_interleave(torch.tensor(counts, device=states.device), dim=0)
+        after = model.text(model.text.embed(self._padded(ids_of_rows)), rows)  # (B, T, D)
         # A token is predicted by the state before it.
-        counts = [len(ids) + 1 for ids in ids_of_rows]
+        lengths = [len(ids) + 1 for ids in ids_of_rows]
+        predicting = torch.cat((last.unsqueeze(1), after), dim=1)  # (B, T + 1, D)
         predicting = torch.cat(
-            [of_row[-count:] for of_row, count in zip(states, counts, strict=True)]
+            [of_row[:length] for of_row, length in zip(predicting, lengths, strict=True)]
         )  # (N, D)
         wanted = torch.tensor([token for ids in ids_of_rows for token in (*ids, self._ids.eos_id)])
-        is_first = torch.tensor([place == 0 for count in counts for place in range(count)])
+        is_first = torch.tensor([place == 0 for length in lengths for place in range(length)])
         scores = torch.cat(
             [
                 self._log_probabilities(*part)
@@ -107,7 +115,15 @@ class ChoiceScorer:
                 )
             ]
         )
-        return [float(of_row.sum()) for of_row in scores.split(counts)]
+        return [float(of_row.sum()) for of_row in scores.split(lengths)]
+
+    def _padded(self, ids_of_rows: list[list[int]]) -> Tensor:
+        """Token ids (B, T), padded on the right, where no token of a row sees the padding."""
+        longest = max(map(len, ids_of_rows))
+        return torch.tensor(
+            [[*ids, *[self._ids.eos_id] * (longest - len(ids))] for ids in ids_of_rows],
+            device=self._batcher.model.text.wte.device,
+        )
 
     def _log_probabilities(self, states: Tensor, wanted: Tensor, is_first: Tensor) -> Tensor:
         """Of the wanted tokens (N,), each predicted by a state (N, D)."""

@@ -7,14 +7,14 @@ from torch.nn import functional as F
 LAYER_NORM_EPS = 1e-5
 
 
-def _has_bfloat16_instructions() -> bool:
+def has_bfloat16_instructions() -> bool:
     """Whether this CPU multiplies bfloat16 matrices; no if this release of PyTorch cannot tell."""
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 # Without such instructions, converting a layer's weights to float32 each time is several times faster.
-_MULTIPLIES_BFLOAT16 = _has_bfloat16_instructions()
+_MULTIPLIES_BFLOAT16 = has_bfloat16_instructions()
 
 # On a CPU, PyTorch's own order splits few rows by a large weight badly between threads; weight @ x.T
 # was measured 1.3 to 2.5 times faster for 2 to 64 rows, and no faster for small weights.

@@ -149,6 +149,15 @@ class Rows:
         for layer, own in enumerate(self._own):
             self._own[layer] = own[:, :, rows]
 
+    def repeat(self, counts: Sequence[int]) -> None:
+        """Makes of each row that many equal ones, side by side."""
+        of_rows = iter(counts)
+        self._rows_of_prefix = [sum(next(of_rows) for _ in range(n_rows)) for n_rows in self._rows_of_prefix]
+        repeats = torch.tensor(counts, device=self._padding.device)
+        self._padding = self._padding.repeat_interleave(repeats)
+        for layer, own in enumerate(self._own):
+            self._own[layer] = own.repeat_interleave(repeats, dim=2)
+
     def _times_prefix(self, factors: Tensor, of_prefixes: Sequence[Tensor]) -> Tensor:
         """Multiplies each row of `factors` (K, B, N, x) by its image's matrix (K, x, y).
 

@@ -1,15 +1,19 @@
 """How the runtime runs, from environment variables `MOONDREAM2_*` (`MOONDREAM2_DTYPE=bfloat16`)."""
 
+from pathlib import Path
 from typing import Literal
 
 import torch
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from workflow_blocks.moondream2.layers import has_bfloat16_instructions
 from workflow_blocks.moondream2.memory import WorkingMemory
 
 _PREFIX = "MOONDREAM2_"
 _MIB = 2**20
+# On a CPU, smaller models gain nothing from bfloat16.
+_LARGE_MODEL = 64 * _MIB
 
 
 class SettingsError(ValueError):
@@ -25,7 +29,9 @@ class RuntimeSettings(BaseSettings):
         default=None, description="Device to run on; by default the one on which Inference runs."
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        default="auto", description="`auto` is bfloat16 on CUDA and float32 elsewhere."
+        default="auto",
+        description="`auto` is bfloat16 on CUDA and, for models of more than 64 MiB, on a CPU that has "
+        "instructions for it; float32 elsewhere.",
     )
     compile: bool = Field(default=False, description="Whether `torch.compile` fuses the layers.")
     image_cache_mb: NonNegativeInt = Field(
@@ -60,10 +66,14 @@ class RuntimeSettings(BaseSettings):
             ) from error
         return device
 
-    def dtype_on(self, device: torch.device) -> torch.dtype:
-        """The dtype to run in. On CPUs bfloat16 was measured several times slower than float32."""
+    def dtype_of(self, folder: Path, device: torch.device) -> torch.dtype:
+        """The dtype in which a checkpoint folder runs.
+
+        On a CPU without instructions for it, bfloat16 was measured several times slower than float32.
+        """
         if self.dtype == "auto":
-            return torch.bfloat16 if device.type == "cuda" else torch.float32
+            fast_cpu = device.type == "cpu" and has_bfloat16_instructions() and _is_large(folder)
+            return torch.bfloat16 if fast_cpu or device.type == "cuda" else torch.float32
         dtype: torch.dtype = getattr(torch, self.dtype)
         return dtype
 
@@ -75,6 +85,10 @@ class RuntimeSettings(BaseSettings):
     @property
     def image_cache_bytes(self) -> int:
         return self.image_cache_mb * _MIB
+
+
+def _is_large(folder: Path) -> bool:
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors")) > _LARGE_MODEL
 
 
 def load_settings() -> RuntimeSettings:
