@@ -50,7 +50,7 @@ evaluate: $(READY) ## Measure the demo model on scenes that it has never seen.
 	$(BIN)/python -m training.evaluate
 
 benchmarks: $(READY) ## Measure speed and memory side by side, and draw docs/benchmarks (an hour).
-	@for name in prompts images time_spent overhead released_size scores dataset_export remote soak; do \
+	@for name in prompts images default_id skills time_spent overhead released_size scores dataset_export remote soak; do \
 	  $(BIN)/python -m benchmarks.$$name || exit 1; \
 	done
 

@@ -82,6 +82,17 @@ def published_package(folder: Path, config_code: str = CONFIG_CODE, shards: int 
     return folder
 
 
+def checkpoint_with_text(folder: Path) -> Path:
+    """The golden checkpoint with every skill: its text head writes texts that differ and end."""
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(GOLDEN / "model.safetensors") | load_file(GOLDEN / "lm_head_text.safetensors")
+    save_file(weights, folder / "model.safetensors")
+    shutil.copy(GOLDEN / "config_with_text.json", folder / "config.json")
+    shutil.copy(GOLDEN / "tokenizer.json", folder)
+    return folder
+
+
 def with_older_tokenizer(folder: Path) -> Path:
     """Gives a package a tokenizer whose first tokens are ordinary text, as those of older revisions are."""
     document = json.loads((folder / "tokenizer.json").read_text())

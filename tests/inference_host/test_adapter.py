@@ -7,10 +7,9 @@ from inference.core.entities.requests.inference import LMMInferenceRequest
 from inference.core.entities.requests.moondream2 import Moondream2InferenceRequest
 from inference.core.workflows.errors import ClientCausedStepExecutionError
 from inference_models.errors import ModelInputError
-from safetensors.torch import load_file, save_file
 
 from tests.scenes import image_bgr
-from tests.stand_ins import GOLDEN
+from tests.stand_ins import GOLDEN, checkpoint_with_text
 from workflow_blocks.inference_host.adapter import TASKS
 from workflow_blocks.inference_host.model_package import write_package_files
 
@@ -26,14 +25,7 @@ def demo(model_manager):
 @pytest.fixture(scope="module")
 def talking(model_manager, tmp_path_factory):
     """The id of a package that has every skill."""
-    folder = tmp_path_factory.mktemp("talking")
-    weights = load_file(GOLDEN / "model.safetensors")
-    text = load_file(GOLDEN / "lm_head_text.safetensors")
-    save_file(
-        weights | {name: text[name] for name in weights.keys() & text.keys()}, folder / "model.safetensors"
-    )
-    (folder / "config.json").write_bytes((GOLDEN / "config_with_text.json").read_bytes())
-    (folder / "tokenizer.json").write_bytes((GOLDEN / "tokenizer.json").read_bytes())
+    folder = checkpoint_with_text(tmp_path_factory.mktemp("talking"))
     write_package_files(folder)
     model_manager.add_model(model_id=str(folder), api_key=None)
     return str(folder)

@@ -4,13 +4,12 @@ import json
 import math
 import random
 import re
-import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
-from safetensors.torch import load_file, save_file
 
+from tests.stand_ins import checkpoint_with_text
 from workflow_blocks.moondream2.answers import TextSettings, TextSettingsError
 from workflow_blocks.moondream2.decoding import Request
 from workflow_blocks.moondream2.memory import WorkingMemory
@@ -27,16 +26,8 @@ def expected(golden_folder):
 
 
 @pytest.fixture(scope="module")
-def text_folder(golden_folder, tmp_path_factory):
-    """The golden checkpoint with a text head whose texts differ and end."""
-    folder = tmp_path_factory.mktemp("golden_with_text")
-    shutil.copy(golden_folder / "config_with_text.json", folder / "config.json")
-    shutil.copy(golden_folder / "tokenizer.json", folder)
-    weights = load_file(golden_folder / "model.safetensors") | load_file(
-        golden_folder / "lm_head_text.safetensors"
-    )
-    save_file(weights, folder / "model.safetensors")
-    return folder
+def text_folder(tmp_path_factory):
+    return checkpoint_with_text(tmp_path_factory.mktemp("golden_with_text"))
 
 
 @pytest.fixture(scope="module")
