@@ -59,7 +59,7 @@ def main(
         show(table)
 
     results = {
-        "machine": machine(),
+        "machine": machine(large=True),
         "image": "640 x 480",
         "n_prompts": N_PROMPTS,
         "n_images": BATCHES,

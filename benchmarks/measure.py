@@ -70,15 +70,15 @@ def drawn_image(height: int, width: int, seed: int = 0) -> UInt8Array:
     return np.asarray(cv2.cvtColor(scene, cv2.COLOR_RGB2BGR), np.uint8)
 
 
-def machine() -> str:
-    """What the models run on, and their dtype there."""
+def machine(*, large: bool = False) -> str:
+    """What the bundled model runs on, or it and a large model, with their dtypes."""
     if torch.cuda.is_available():
         return f"{torch.cuda.get_device_name()}, bfloat16"
-    dtypes = "bundled model in float32, larger in bfloat16" if has_bfloat16_instructions() else "float32"
+    dtypes = "float32, quarter width in bfloat16" if large and has_bfloat16_instructions() else "float32"
     return f"{torch.get_num_threads()} CPU cores, {dtypes}"
 
 
 def show(table: Table) -> None:
     """Prints a table with what the machine is."""
-    table.caption = f"{machine()}, torch {torch.__version__}"
+    table.caption = f"{machine(large=True)}, torch {torch.__version__}"
     console.print(table)

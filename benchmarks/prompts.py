@@ -79,7 +79,7 @@ def main(
         }
         for title, seconds in models.items()
     }
-    results = {"machine": machine(), "image": "640 x 480", "n_prompts": COUNTS, "models": measured}
+    results = {"machine": machine(large=True), "image": "640 x 480", "n_prompts": COUNTS, "models": measured}
     publish("prompts", results, folder)
 
 
