@@ -182,6 +182,7 @@ def test_a_small_model_without_templates_of_its_own_lacks_the_skills(demo_detect
         pytest.param("what?", [(True, 0.2)], "from 0 to 1", id="boolean"),
         pytest.param("what?", [(0.5, 0.2, 0.4, 0.6)], "x_min < x_max", id="corners the wrong way round"),
         pytest.param("what?", ["ab"], "give a point", id="a string"),
+        pytest.param("what?", 5, "give a list", id="no list"),
         pytest.param("what?", [(0.1, 0.2)] * 33, "at most 32", id="too many"),
     ],
 )
@@ -206,6 +207,9 @@ def test_a_question_that_leaves_no_room_for_an_answer(runtime, encoded):
         (["a", " a"], "more than once"),
         (["a", " "], "not blank"),
         (["a", 1], "not blank"),
+        (["a", "\ud800"], "surrogate"),
+        (5, "give at least two"),
+        (["a", "x" * 50_000], "tokens; at most 1317 fit"),
         ([str(number) for number in range(300)], "at most 256"),
     ],
 )
@@ -239,7 +243,12 @@ def test_a_tiny_top_p_is_greedy(runtime, encoded):
 
 @pytest.mark.parametrize(
     "values",
-    [{"max_tokens": 0}, {"temperature": -1}, {"temperature": math.inf}, {"top_p": 0}, {"top_p": 1.1}],
+    [
+        *({"max_tokens": value} for value in (0, 1.5, None, True)),
+        *({"temperature": value} for value in (-1, math.inf, math.nan, "hot")),
+        *({"top_p": value} for value in (0, 1.1, None)),
+        *({"seed": value} for value in (-1, 0.5, "x")),
+    ],
 )
 def test_settings_out_of_range_are_refused(values):
     with pytest.raises(TextSettingsError, match=f"{next(iter(values))} is "):

@@ -10,7 +10,14 @@ from inference_models.models.moondream2.moondream2_hf import EncodedImage
 from workflow_blocks.inference_host.images import Images
 from workflow_blocks.moondream2.answers import TextSettingsError
 from workflow_blocks.moondream2.config import MAX_OBJECTS
-from workflow_blocks.moondream2.prompt_tokens import Box, Point, PromptError, SkillError
+from workflow_blocks.moondream2.prompt_tokens import (
+    Box,
+    Point,
+    PromptError,
+    SkillError,
+    is_whole_number,
+    shown,
+)
 
 AnyImages: TypeAlias = "Images | EncodedImage | list[EncodedImage]"
 
@@ -38,24 +45,30 @@ def input_errors() -> Iterator[None]:
 def max_objects(max_new_tokens: int | None, steps_per_object: int) -> int:
     if max_new_tokens is None:
         return MAX_OBJECTS
+    if not is_whole_number(max_new_tokens):
+        raise ModelInputError(f"max_new_tokens is {shown(max_new_tokens)}; give a whole number")
     return min(MAX_OBJECTS, max(1, max_new_tokens // steps_per_object))
 
 
 def check_classes(classes: Sequence[str]) -> None:
-    if isinstance(classes, str) or not classes:
-        raise ModelInputError(f"classes is {classes!r}; give a list of at least one prompt")
+    if not isinstance(classes, (list, tuple)) or not classes:
+        raise ModelInputError(f"classes is {shown(classes)}; give a list of at least one prompt")
     for prompt in classes:
         if not isinstance(prompt, str) or not prompt.strip():
-            raise ModelInputError(f"classes holds {prompt!r}; a prompt must be a string that is not blank")
+            raise ModelInputError(f"classes holds {shown(prompt)}; give strings that are not blank")
 
 
 def with_references(
     questions: Sequence[str], spatial_refs: Sequence[Sequence[Point | Box]] | None
 ) -> list[tuple[str, Sequence[Point | Box]]]:
     """Each question with its places."""
-    if isinstance(questions, str) or not questions:
-        raise ModelInputError(f"questions is {questions!r}; give a list of at least one question")
-    references = [()] * len(questions) if spatial_refs is None else list(spatial_refs)
+    if not isinstance(questions, (list, tuple)) or not questions:
+        raise ModelInputError(f"questions is {shown(questions)}; give a list of at least one question")
+    references: Sequence[Sequence[Point | Box]] = (
+        [()] * len(questions) if spatial_refs is None else spatial_refs
+    )
+    if not isinstance(references, (list, tuple)):
+        raise ModelInputError(f"spatial_refs is {shown(spatial_refs)}; give a list for each question")
     if len(references) != len(questions):
         raise ModelInputError(
             f"{len(references)} lists of spatial references are given for {len(questions)} questions"

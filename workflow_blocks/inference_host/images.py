@@ -22,6 +22,8 @@ def to_rgb_arrays(images: Images, color_format: str | None) -> list[UInt8Array]:
     Raises:
         ModelInputError: there are no images, or an image has another form.
     """
+    if not isinstance(images, (list, tuple, torch.Tensor, np.ndarray)):
+        raise ModelInputError(f"images is of type {type(images).__name__}; give arrays or tensors")
     is_one = not isinstance(images, (list, tuple)) and images.ndim == 3
     given: list[Any] = [images] if is_one else list(images)
     if not given:

@@ -26,7 +26,7 @@ from workflow_blocks.inference_host.images import to_rgb_arrays
 from workflow_blocks.inference_host.loading import load_runtime
 from workflow_blocks.inference_host.results import to_detections, to_points
 from workflow_blocks.moondream2.answers import Answer, TextSettings
-from workflow_blocks.moondream2.choices import ScoredChoice, check_choices
+from workflow_blocks.moondream2.choices import ScoredChoice
 from workflow_blocks.moondream2.config import STEPS_PER_OBJECT, STEPS_PER_POINT
 from workflow_blocks.moondream2.prompt_tokens import Box, Point
 from workflow_blocks.moondream2.runtime import Query, Question, Runtime
@@ -203,10 +203,8 @@ class Moondream2Model:
         if len(classes) != len(asked):
             raise ModelInputError(f"{len(classes)} lists of classes are given for {len(asked)} questions")
         with input_errors():
-            for text, references in asked:
-                self._runtime.check_question(text, references)
-            for of_question in classes:
-                check_choices(of_question)
+            for (text, references), of_question in zip(asked, classes, strict=True):
+                self._runtime.check_choices(text, references, of_question)
 
         def score(questions: Sequence[Question]) -> list[list[ScoredChoice]]:
             return self._runtime.score_choices(questions, list(classes) * (len(questions) // len(classes)))

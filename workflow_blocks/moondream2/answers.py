@@ -15,7 +15,7 @@ from torch import Tensor
 
 from workflow_blocks.moondream2.config import TokenizerConfig
 from workflow_blocks.moondream2.decoding import Batcher, Decoding, Request
-from workflow_blocks.moondream2.prompt_tokens import Point
+from workflow_blocks.moondream2.prompt_tokens import Point, is_number, is_whole_number, shown
 from workflow_blocks.moondream2.region import choose_coordinates
 
 # Batches are made for answers of this length. If longer ones fill the memory, rows are set aside and resumed.
@@ -34,7 +34,7 @@ class TextSettings:
         max_tokens: the most tokens of an answer, and of its reasoning; at least 1.
         temperature: 0 takes the most likely token (greedy); above 0, tokens are drawn at random.
         top_p: tokens are drawn among the most likely ones whose probabilities reach this sum, above 0 to 1.
-        seed: of the random draws; the same seed gives the same text, however questions are grouped.
+        seed: of the random draws, at least 0; the same seed gives the same text in any grouping of questions.
 
     Raises:
         TextSettingsError: a value is out of its range.
@@ -46,14 +46,16 @@ class TextSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.max_tokens < 1:
-            raise TextSettingsError(f"max_tokens is {self.max_tokens}; give at least 1")
-        if not (self.temperature >= 0 and math.isfinite(self.temperature)):
+        if not (is_whole_number(self.max_tokens) and self.max_tokens >= 1):
+            raise TextSettingsError(f"max_tokens is {shown(self.max_tokens)}; give a whole number from 1")
+        if not (is_number(self.temperature) and 0 <= self.temperature < math.inf):
             raise TextSettingsError(
-                f"temperature is {self.temperature}; give 0 (greedy) or a positive number"
+                f"temperature is {shown(self.temperature)}; give 0 (greedy) or a positive number"
             )
-        if not 0 < self.top_p <= 1:
-            raise TextSettingsError(f"top_p is {self.top_p}; give a number above 0, at most 1")
+        if not (is_number(self.top_p) and 0 < self.top_p <= 1):
+            raise TextSettingsError(f"top_p is {shown(self.top_p)}; give a number above 0, at most 1")
+        if not (is_whole_number(self.seed) and self.seed >= 0):
+            raise TextSettingsError(f"seed is {shown(self.seed)}; give a whole number from 0")
 
 
 @dataclass(frozen=True)

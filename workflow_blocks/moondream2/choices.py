@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from workflow_blocks.moondream2.decoding import Batcher, Request, read_prompts
-from workflow_blocks.moondream2.prompt_tokens import PromptError, shown
+from workflow_blocks.moondream2.prompt_tokens import PromptError, PromptTokens, check_text, shown
 
 MAX_CHOICES = 256
 # Tokens whose logits are computed together.
@@ -31,13 +31,12 @@ class ScoredChoice:
 
 def check_choices(choices: Sequence[str]) -> None:
     """Raises `PromptError` unless there are at least two different choices, all texts that are not blank."""
-    if isinstance(choices, str) or len(choices) < 2:
+    if not isinstance(choices, (list, tuple)) or len(choices) < 2:
         raise PromptError(f"the choices are {shown(choices)}; give at least two")
     if len(choices) > MAX_CHOICES:
         raise PromptError(f"{len(choices)} choices are given; at most {MAX_CHOICES} are taken")
     for choice in choices:
-        if not isinstance(choice, str) or not choice.strip():
-            raise PromptError(f"the choices hold {shown(choice)}; give texts that are not blank")
+        check_text("a choice", choice)
     repeated = [choice for choice in choices if sum(choice.strip() == other.strip() for other in choices) > 1]
     if repeated:
         raise PromptError(f"the choices hold {shown(repeated[0])} more than once; give different ones")
@@ -59,7 +58,7 @@ class ChoiceScorer:
             (place, choice, spelling)
             for place, choices in enumerate(choices_of_requests)
             for choice in choices
-            for spelling in (choice.strip(), f" {choice.strip()}")
+            for spelling in _spellings(choice)
         ]
         scores = self.log_probabilities(
             [requests[place] for place, _, _ in spellings], [spelling for _, _, spelling in spellings]
@@ -71,6 +70,11 @@ class ChoiceScorer:
             _normalised({choice: sums[place, choice] for choice in choices})
             for place, choices in enumerate(choices_of_requests)
         ]
+
+    def longest(self, prompt: PromptTokens, choice: str) -> PromptTokens:
+        """A prompt with the longer spelling of a choice."""
+        ids = max((self._tokenizer.encode(spelling).ids for spelling in _spellings(choice)), key=len)
+        return prompt.with_tokens(ids)
 
     def log_probabilities(self, requests: Sequence[Request], texts: Sequence[str]) -> list[float]:
         """The log probability of each text, with its end, as the whole answer to its request."""
@@ -131,6 +135,10 @@ class ChoiceScorer:
         # As when an answer is written: after its first token, the token that starts an answer is excluded.
         logits[~is_first, self._ids.answer_id] = -math.inf
         return logits.log_softmax(dim=-1).gather(1, wanted[:, None]).squeeze(1).double()
+
+
+def _spellings(choice: str) -> tuple[str, str]:
+    return choice.strip(), f" {choice.strip()}"
 
 
 def _normalised(log_probabilities: dict[str, float]) -> list[ScoredChoice]:

@@ -3,9 +3,9 @@
 All coordinates and sizes are relative to the image, 0 to 1.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 
 from tokenizers import Tokenizer
 
@@ -70,7 +70,7 @@ class Prompts:
     ) -> PromptTokens:
         """A question, about the places in the image that `references` name if there are any."""
         template = self._checked("answer questions", self._templates.query)
-        _check_text("the question", question)
+        check_text("the question", question)
         places = self._references(references)
         # The model was trained with the suffix twice, or with the token that starts reasoning.
         end = (self._config.tokenizer.thinking_id,) if reasoning else template.suffix
@@ -98,7 +98,7 @@ class Prompts:
 
     def _of_object(self, skill: str, template: PromptTemplate | None, name: str) -> PromptTokens:
         template = self._checked(skill, template)
-        _check_text("the object's name", name)
+        check_text("the object's name", name)
         return PromptTokens((*template.prefix, *self._tokenizer.encode(" " + name).ids, *template.suffix))
 
     def _checked(self, skill: str, template: PromptTemplate | None) -> PromptTemplate:
@@ -129,6 +129,8 @@ class Prompts:
 
 def check_references(references: Sequence[Point | Box]) -> None:
     """Raises `PromptError` unless all are points (x, y) or boxes (x_min, y_min, x_max, y_max) from 0 to 1."""
+    if not isinstance(references, (tuple, list)):
+        raise PromptError(f"the spatial references are {shown(references)}; give a list of points and boxes")
     if len(references) > MAX_REFERENCES:
         raise PromptError(f"{len(references)} spatial references are given; give at most {MAX_REFERENCES}")
     for reference in references:
@@ -154,11 +156,19 @@ def shown(value: object) -> str:
 
 
 def _is_share(value: object) -> bool:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return is_number and math.isfinite(value) and 0 <= value <= 1  # type: ignore[arg-type, operator]
+    return is_number(value) and 0 <= value <= 1  # type: ignore[operator]
 
 
-def _check_text(what: str, text: object) -> None:
+def is_number(value: object) -> bool:
+    """Whether a value is a real number; true and false are none."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def is_whole_number(value: object) -> bool:
+    return is_number(value) and isinstance(value, Integral)
+
+
+def check_text(what: str, text: object) -> None:
     if not isinstance(text, str) or not text.strip():
         raise PromptError(f"{what} is {shown(text)}; give a string that is not blank")
     if any("\ud800" <= character <= "\udfff" for character in text):

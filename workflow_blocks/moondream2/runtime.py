@@ -155,6 +155,10 @@ class Runtime:
         """Raises as `query` does, before any image is encoded."""
         self._question_prompt(text, references, reasoning)
 
+    def check_choices(self, text: str, references: Sequence[Point | Box], choices: Sequence[str]) -> None:
+        """Raises as `score_choices` does for a question, before any image is encoded."""
+        self._choices_prompt(text, references, choices)
+
     def check_caption(self, length: str) -> None:
         """Raises as `caption` does, before any image is encoded."""
         self._prompts.caption(length)
@@ -225,13 +229,12 @@ class Runtime:
 
         Raises:
             PromptError: as `query`, or a question has fewer than two choices, or blank or repeated ones.
-            PromptTooLongError, SkillError: as `query`.
+            PromptTooLongError: a question with one of its choices would not fit the model's context.
+            SkillError: as `query`.
         """
-        for choices in choices_of_questions:
-            check_choices(choices)
         requests = [
-            Request(image, self._question_prompt(text, references, reasoning=False))
-            for image, text, references in questions
+            Request(image, self._choices_prompt(text, references, choices))
+            for (image, text, references), choices in zip(questions, choices_of_questions, strict=True)
         ]
         return self._choices.score(requests, choices_of_questions)
 
@@ -248,6 +251,15 @@ class Runtime:
     def _question_prompt(self, text: str, references: Sequence[Point | Box], reasoning: bool) -> PromptTokens:
         prompt = self._prompts.query(text, references, reasoning)
         self._prompts.check_length(prompt, text, 1)
+        return prompt
+
+    def _choices_prompt(
+        self, text: str, references: Sequence[Point | Box], choices: Sequence[str]
+    ) -> PromptTokens:
+        check_choices(choices)
+        prompt = self._question_prompt(text, references, reasoning=False)
+        for choice in choices:
+            self._prompts.check_length(self._choices.longest(prompt, choice), choice, 1)
         return prompt
 
     def _encode(self, images_rgb: Sequence[UInt8Array]) -> list[EncodedImage]:
