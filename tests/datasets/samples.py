@@ -33,6 +33,10 @@ def add(dataset, number, split="train"):
     return dataset.add(image(number), boxes_of(number), names_of(number), split)
 
 
+def discard(dataset, number):
+    dataset.discard(image(number))
+
+
 def file_name(number):
     return _content_of(image(number)) + ".jpg"
 
