@@ -14,10 +14,17 @@ from typing import Annotated
 import typer
 from rich.progress import track
 
-from tests.datasets.samples import add, assert_labelled, discard, file_name, load
+from tests.datasets.samples import (
+    add,
+    assert_labelled,
+    assert_nothing_left_over,
+    discard,
+    file_name,
+    load_all,
+)
 from workflow_blocks.datasets import coco_file
 from workflow_blocks.datasets.dataset import Dataset
-from workflow_blocks.datasets.formats import FORMATS, SPLITS
+from workflow_blocks.datasets.formats import FORMATS
 
 FORK = multiprocessing.get_context("fork")
 N_IMAGES = 60
@@ -74,7 +81,7 @@ class CrashTrials:
 
     def check(self):
         """Every image is in one split, where it was acknowledged, with its boxes; no file is left over."""
-        found = {split: load(self.folder, self.format, split) for split in SPLITS if has(self.folder, split)}
+        found = load_all(self.folder, self.format)
         for number, places in self.places.items():
             is_in = {split for split, images in found.items() if file_name(number) in images}
             assert is_in in [{place} - {None} for place in places], (number, is_in, places)
@@ -82,20 +89,6 @@ class CrashTrials:
                 assert_labelled(found[split], self.format, number)
             self.places[number] = is_in or {None}
         assert_nothing_left_over(self.folder, self.format, found)
-
-
-def has(folder, split):
-    return any((folder / split).rglob("*.jpg"))
-
-
-def assert_nothing_left_over(folder, format, found):
-    images = {path.name for path in folder.rglob("*.jpg")}
-    assert images == {name for names in found.values() for name in names}
-    if format != "coco":
-        suffix = ".txt" if format == "yolo" else ".xml"
-        labels = {path.stem for path in folder.rglob(f"*{suffix}") if path.name != "classes.txt"}
-        assert labels == {Path(name).stem for name in images}
-    assert not list(folder.rglob("*.part"))
 
 
 def _write_until_killed(folder, format, part, seed, acknowledged):

@@ -194,7 +194,9 @@ class Dataset:
     def _check_empty(self) -> None:
         """Refuses a dataset of others, or one that was copied without its records."""
         for name in ("data.yaml", *SPLITS):
-            path = self._folder.checked(name)
+            path = self._folder.path / name
+            if self._folder.leads_out(name):
+                continue  # an error when it is written
             if path.is_file() or any(not found.name.startswith(".") for found in path.glob("**/*.*")):
                 raise DatasetError(
                     f"{path} exists, but the dataset's records (the folder {HIDDEN_FOLDER}) do not; copy "

@@ -33,9 +33,12 @@ class DatasetFolder:
             DatasetError: a link leads out of the folder.
         """
         path = self.path / name
-        if not path.resolve().is_relative_to(self._root):
+        if self.leads_out(name):
             raise DatasetError(f"{path} is a link that leads out of the dataset; remove it")
         return path
+
+    def leads_out(self, name: str) -> bool:
+        return not (self.path / name).resolve().is_relative_to(self._root)
 
     def make_writable(self, name: str) -> Path:
         """The path of a file that can be put in place; its folder is created.
