@@ -72,11 +72,14 @@ class CocoFiles:
             json.dumps(_annotations(record))[1:-1],
         )
 
-    @property
-    def changed_at(self) -> float | None:
-        """When the first change was recorded that is not in the files yet, in seconds since 1970."""
-        found: float | None = self._records.execute("SELECT min(changed_at) FROM coco_splits")[0][0]
-        return found
+    def changed_at(self, without: Iterable[str] = ()) -> float | None:
+        """When the first change was recorded that is not in the files yet, in seconds since 1970.
+
+        Args:
+            without: files that are in place already.
+        """
+        rows = self._records.execute("SELECT split, changed_at FROM coco_splits WHERE changed_at IS NOT NULL")
+        return min((changed_at for split, changed_at in rows if _name(split) not in without), default=None)
 
     @property
     def is_quick(self) -> bool:

@@ -1,5 +1,6 @@
 """Adds images to a dataset on disk. Threads and processes may share one."""
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,7 +20,6 @@ from workflow_blocks.datasets.file_changes import HIDDEN_FOLDER, STAGED_FOLDER, 
 from workflow_blocks.datasets.formats import (
     SPLITS,
     Change,
-    Coco,
     DatasetFormatName,
     SplitName,
     make_format,
@@ -31,6 +31,8 @@ from workflow_blocks.image_hash import image_hash
 
 RECORDS = "records.sqlite"
 _LOCK_SECONDS = 60
+
+logger = logging.getLogger(__name__)
 
 
 class Dataset:
@@ -155,7 +157,7 @@ class Dataset:
     def flush(self, then: Callable[[], None] = lambda: None) -> None:
         """Writes the annotations that are not written yet, then calls `then` before others add more."""
         with self._lock:
-            self._complete(wait=False)
+            self._complete(may_wait=False)
             then()
 
     def _make_hidden_folder(self) -> Path:
@@ -169,17 +171,16 @@ class Dataset:
     def _open(self) -> None:
         self._check_format()
         self._check_classes()
-        self._format = make_format(self._format_name, self._folder, self._records)
-        self._annotations = self._format.annotations if isinstance(self._format, Coco) else None
+        self._annotations = CocoFiles(self._folder, self._records, SPLITS)  # of other formats: none
+        self._format = make_format(self._format_name, self._folder, self._records, self._annotations)
         self._changes = FileChanges(self._folder, self._records)
         self._changes.sweep()
-        upgrade(self._records, self._folder, self._annotations, SPLITS)
-        if self._annotations is not None:
+        is_coco = self._format_name == "coco"
+        upgrade(self._records, self._folder, self._annotations if is_coco else None, SPLITS)
+        if is_coco:
             self._annotations.find_changed()
-            changed_at = self._annotations.changed_at
-            self._complete(wait=changed_at is None or self._late_writes.are_taken_on(changed_at))
-        else:
-            self._complete()
+        changed_at = self._annotations.changed_at()
+        self._complete(may_wait=changed_at is not None and self._late_writes.are_taken_on(changed_at))
 
     def _check_format(self) -> None:
         found = self._records.setting("format")
@@ -271,30 +272,34 @@ class Dataset:
             self._changes.sweep()
             raise
 
-    def _complete(self, wait: bool = True) -> None:
+    def _complete(self, may_wait: bool = True) -> None:
         """Does what is recorded and not done yet; the annotations of a large COCO dataset may wait."""
-        self._put_in_place()
-        if self._annotations is None or self._write_annotations(self._annotations, wait):
-            self._changes.complete_removals()
+        done = self._changes.put_in_place()
+        if self._are_due(done, may_wait):
+            with self._changing():
+                for name, content in self._annotations.files().items():
+                    self._changes.put(name, content)
+            done += self._changes.put_in_place()
+        if self._annotations.changed_at(without=done) is None:
+            done += self._changes.remove_files()
+        if done:
+            self._note_done(done)
 
-    def _write_annotations(self, annotations: CocoFiles, wait: bool) -> bool:
-        """Writes the annotations, or has it done later. Returns whether they are up to date."""
-        changed_at = annotations.changed_at
-        if changed_at is None:
-            return True
-        may_wait = wait and not annotations.is_quick and not self._late_writes.is_overdue(changed_at)
-        if may_wait and self._late_writes.take_on(partial(_flush, self._folder.path.resolve())):
+    def _are_due(self, done: Sequence[str], may_wait: bool) -> bool:
+        """Whether annotations must be written now; if not, they are up to date or it is done later."""
+        if self._annotations.changed_at(without=done) is None:
             return False
-        with self._changing():
-            for name, content in annotations.files().items():
-                self._changes.put(name, content)
-        self._put_in_place()
-        return True
+        if not may_wait or self._annotations.is_quick:
+            return True
+        return not self._late_writes.take_on(partial(_flush, self._folder.path.resolve()))
 
-    def _put_in_place(self) -> None:
-        names = self._changes.put_in_place()
-        if self._annotations is not None:
-            self._annotations.have_been_written(names)
+    def _note_done(self, names: Sequence[str]) -> None:
+        try:
+            with self._records.change():
+                self._changes.forget(names)
+                self._annotations.have_been_written(names)
+        except DatasetError as error:  # a full disk; it is harmless to do the same again
+            logger.warning("%s: finished changes are still listed: %s", self._folder.path, error)
 
 
 def _flush(folder: Path, then: Callable[[], None]) -> None:

@@ -19,7 +19,7 @@ def upgrade(
     if records.version() >= _VERSION:
         return
     with records.change():
-        if annotations is not None:
+        if annotations is not None and records.setting("format") is not None:
             for split in splits:
                 for record in records.of_split(split):
                     annotations.add_text(record)

@@ -8,6 +8,7 @@ list.
 
 import contextlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from workflow_blocks.datasets.atomic_files import write_temporary
@@ -87,17 +88,19 @@ class FileChanges:
             source = self._folder.checked(f"{STAGED_FOLDER}/{staged}")
             if source.exists():  # else it is in place, and the writer was killed since
                 source.replace(self._folder.make_writable(name))
-        if rows:
-            self._records.execute("DELETE FROM file_changes WHERE staged IS NOT NULL")
         return [name for name, _ in rows]
 
-    def complete_removals(self) -> None:
-        """Removes the recorded files."""
+    def remove_files(self) -> list[str]:
+        """Removes the recorded files, and returns them."""
         rows = self._records.execute("SELECT path FROM file_changes WHERE staged IS NULL ORDER BY id")
         for (name,) in rows:
             self._folder.checked(name).unlink(missing_ok=True)
-        if rows:
-            self._records.execute("DELETE FROM file_changes WHERE staged IS NULL")
+        return [name for (name,) in rows]
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Records that files were put in place or removed."""
+        for name in names:
+            self._records.execute("DELETE FROM file_changes WHERE path = ?", name)
 
     def sweep(self) -> None:
         """Removes temporary files that no recorded change needs; their writer was killed or failed."""

@@ -51,8 +51,8 @@ class DatasetFormat(Protocol):
 class Coco:
     """`<split>/_annotations.coco.json` with the images beside it."""
 
-    def __init__(self, folder: DatasetFolder, records: Records) -> None:
-        self.annotations = CocoFiles(folder, records, SPLITS)
+    def __init__(self, annotations: CocoFiles) -> None:
+        self._annotations = annotations
 
     def image_name(self, record: ImageRecord) -> str:
         return f"{record.split}/{record.file_name}"
@@ -62,9 +62,9 @@ class Coco:
 
     def files(self, change: Change) -> Files:
         """The annotations come last, so that they name no image that is not there."""
-        self.annotations.change(change.old, change.new, change.has_new_classes)
+        self._annotations.change(change.old, change.new, change.has_new_classes)
         image = {} if change.new is None else {self.image_name(change.new): change.image}
-        return image | (self.annotations.files() if self.annotations.is_quick else {})
+        return image | (self._annotations.files() if self._annotations.is_quick else {})
 
 
 class _LabelFiles:
@@ -141,7 +141,9 @@ class PascalVoc(_LabelFiles):
         return pascal_voc_xml(record, self._records.class_names())
 
 
-def make_format(name: DatasetFormatName, folder: DatasetFolder, records: Records) -> DatasetFormat:
+def make_format(
+    name: DatasetFormatName, folder: DatasetFolder, records: Records, annotations: CocoFiles
+) -> DatasetFormat:
     if name == "coco":
-        return Coco(folder, records)
+        return Coco(annotations)
     return Yolo(folder, records) if name == "yolo" else PascalVoc(records)

@@ -27,16 +27,13 @@ class LateWrites:
 
     def are_taken_on(self, changed_at: float) -> bool:
         """Whether a living process is going to write what changed at a time, in seconds since 1970."""
-        if self.is_overdue(changed_at):
+        if not 0 <= time.time() - changed_at <= _MAX_AGE_S:
             return False
         lock = self._lock()
         if lock is None:
             return True
         lock.release()
         return False
-
-    def is_overdue(self, changed_at: float) -> bool:
-        return not 0 <= time.time() - changed_at <= _MAX_AGE_S
 
     def take_on(self, write: Callable[[Callable[[], None]], None]) -> bool:
         """Calls `write` in a second, or as soon as the process ends, unless it is taken on already.
