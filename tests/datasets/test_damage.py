@@ -208,7 +208,7 @@ def test_damaged_records_are_an_error_of_the_dataset(tmp_path, format, kept):
         with Dataset(tmp_path, format) as dataset:
             add(dataset, 7)
 
-    with pytest.raises(DatasetError, match="damaged|cannot be used"):
+    with pytest.raises(DatasetError, match=r"damaged|cannot be used"):
         change()
     assert public_files(tmp_path) == before
     records.write_bytes(content)

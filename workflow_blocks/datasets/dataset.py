@@ -129,7 +129,7 @@ class Dataset:
             height=height,
             boxes=tuple(boxes),
             class_ids=(),
-            source_name=source_name.encode(errors="replace").decode(),
+            source_name="".join(c if c.isprintable() else "_" for c in source_name),
         )
         with self._lock:
             self._complete()
@@ -153,6 +153,17 @@ class Dataset:
                 self._records.remove(old.content)
                 self._write(Change(old, None, b"", has_new_classes=False))
             self._complete()
+
+    def check_classes(self, class_names: Sequence[str]) -> None:
+        """Checks, before an image is added, whether it may have boxes of some classes.
+
+        Raises:
+            DatasetError: see `add`.
+        """
+        for name in class_names:
+            check_class_name(name)
+            if self._fixed_classes is not None and name not in self._fixed_classes:
+                raise _unknown_class(name)
 
     def flush(self, then: Callable[[], None] = lambda: None) -> None:
         """Writes the annotations that are not written yet, then calls `then` before others add more."""
@@ -245,7 +256,7 @@ class Dataset:
         known = self._records.add_classes(new)
         for name in names:
             if name not in known:
-                raise DatasetError(f"the class {name!r} is not in `class_names`; add it there")
+                raise _unknown_class(name)
         return known
 
     def _file_stem(self, new: ImageRecord) -> str:
@@ -306,6 +317,10 @@ def _flush(folder: Path, then: Callable[[], None]) -> None:
     if (folder / HIDDEN_FOLDER / RECORDS).exists():  # else it was removed meanwhile
         with Dataset(folder, "coco") as dataset:
             dataset.flush(then)
+
+
+def _unknown_class(name: str) -> DatasetError:
+    return DatasetError(f"the class {name!r} is not in `class_names`; add it there")
 
 
 def split_of(content: str, shares: Mapping[SplitName, float]) -> SplitName:
