@@ -34,8 +34,8 @@ from tests.datasets.samples import (
 )
 from workflow_blocks.datasets import atomic_files
 from workflow_blocks.datasets.dataset import Dataset, split_of
+from workflow_blocks.datasets.errors import DatasetError
 from workflow_blocks.datasets.formats import FORMATS
-from workflow_blocks.datasets.records import DatasetError
 
 FORK = multiprocessing.get_context("fork")
 
