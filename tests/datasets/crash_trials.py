@@ -14,75 +14,96 @@ from typing import Annotated
 import typer
 from rich.progress import track
 
-from tests.datasets.samples import add, assert_holds, assert_labelled, file_name, load
+from tests.datasets.samples import (
+    add,
+    assert_labelled,
+    assert_nothing_left_over,
+    discard,
+    file_name,
+    load_all,
+)
 from workflow_blocks.datasets import coco_file
 from workflow_blocks.datasets.dataset import Dataset
 from workflow_blocks.datasets.formats import FORMATS
 
 FORK = multiprocessing.get_context("fork")
 N_IMAGES = 60
-# The most images that a writer acknowledges before it is killed, and how long it lives on then.
-MAX_ACKNOWLEDGED = 8
-MAX_DELAY_S = 0.005
+N_WRITERS = 2
+# How long writers live, after each has acknowledged an image.
+MAX_DELAY_S = 0.05
+# COCO files larger than this are written later.
+MAX_BYTES_AT_ONCE = 6000
 
 
 class CrashTrials:
-    """One dataset whose writers are killed, one after the other."""
+    """One dataset whose writers are killed. Each writer has its own images."""
 
     def __init__(self, folder, format, seed=0):
         self.folder = folder
         self.format = format
-        self.acknowledged = set()
+        # Where each image may be: one place, or two if its writer was killed meanwhile. None is nowhere.
+        self.places = {number: {None} for number in range(N_IMAGES)}
         self._chance = random.Random(seed)
 
     def run(self):
-        """Starts a writer, kills it at a random moment and checks the dataset."""
-        first = self._chance.randrange(N_IMAGES)
+        """Starts writers, kills them at a random moment and checks the dataset."""
+        writers = [self._start(part) for part in range(N_WRITERS)]
+        for _, lines in writers:
+            for _ in range(2):
+                self._note(next(lines))
+        time.sleep(self._chance.uniform(0, MAX_DELAY_S))
+        for process, _ in writers:
+            process.kill()
+        for process, lines in writers:
+            process.join()
+            with lines:
+                for line in lines:
+                    self._note(line)
+        Dataset(self.folder, self.format).close()  # completes what was left undone
+        self.check()
+
+    def _start(self, part):
         reader, writer = os.pipe()
-        process = FORK.Process(target=_write_until_killed, args=(self.folder, self.format, first, writer))
+        arguments = (self.folder, self.format, part, self._chance.random(), writer)
+        process = FORK.Process(target=_write_until_killed, args=arguments)
         process.start()
         os.close(writer)
-        with os.fdopen(reader) as lines:
-            for _ in range(self._chance.randint(1, MAX_ACKNOWLEDGED)):
-                self.acknowledged.add(int(next(lines)))
-            time.sleep(self._chance.uniform(0, MAX_DELAY_S))
-            process.kill()
-            process.join()
-            self.acknowledged |= {int(line) for line in lines}
-        assert_sound(self.folder, self.format, self.acknowledged)
+        return process, os.fdopen(reader)
 
-    def finish(self):
-        """Writes all images: the dataset then holds them and no others."""
-        with Dataset(self.folder, self.format) as dataset:
-            for number in range(N_IMAGES):
-                add(dataset, number)
-        assert_holds(self.folder, self.format, range(N_IMAGES))
+    def _note(self, line):
+        number, place, is_done = line.split()
+        place = None if place == "None" else place
+        self.places[int(number)] = {place} if is_done == "done" else self.places[int(number)] | {place}
 
+    @property
+    def n_acknowledged(self):
+        return sum(places != {None} for places in self.places.values())
 
-def assert_sound(folder, format, acknowledged):
-    """All acknowledged images are there, and every image that is there has its labels."""
-    found = load(folder, format)
-    assert {file_name(number) for number in acknowledged} <= set(found)
-    for number in range(N_IMAGES):
-        if file_name(number) in found:
-            assert_labelled(found, format, number)
-    if format == "yolo":
-        assert names_in(folder, "train/images/*.jpg") <= names_in(folder, "train/labels/*.txt")
-    elif format == "pascal_voc":
-        assert names_in(folder, "train/*.jpg") <= names_in(folder, "train/*.xml")
+    def check(self):
+        """Every image is in one split, where it was acknowledged, with its boxes; no file is left over."""
+        found = load_all(self.folder, self.format)
+        for number, places in self.places.items():
+            is_in = {split for split, images in found.items() if file_name(number) in images}
+            assert is_in in [{place} - {None} for place in places], (number, is_in, places)
+            for split in is_in:
+                assert_labelled(found[split], self.format, number)
+            self.places[number] = is_in or {None}
+        assert_nothing_left_over(self.folder, self.format, found)
 
 
-def names_in(folder, pattern):
-    return {path.stem for path in folder.glob(pattern)}
-
-
-def _write_until_killed(folder, format, first, acknowledged):
-    # COCO files are then rewritten now and then.
-    coco_file._FIRST_ROOM, coco_file._MIN_WASTE = 2000, 4000
-    with Dataset(folder, format) as dataset:
-        for number in range(first, first + 100_000):
-            add(dataset, number % N_IMAGES)
-            os.write(acknowledged, f"{number % N_IMAGES}\n".encode())
+def _write_until_killed(folder, format, part, seed, acknowledged):
+    coco_file.MAX_BYTES_AT_ONCE = MAX_BYTES_AT_ONCE
+    chance = random.Random(seed)
+    while True:
+        number = chance.randrange(part, N_IMAGES, N_WRITERS)
+        place = chance.choice(["train", "train", "valid", None])
+        os.write(acknowledged, f"{number} {place} begun\n".encode())
+        with Dataset(folder, format) as dataset:
+            if place is None:
+                discard(dataset, number)
+            else:
+                add(dataset, number, place)
+        os.write(acknowledged, f"{number} {place} done\n".encode())
 
 
 def main(kills: Annotated[int, typer.Option(help="How many writers of each format are killed.")] = 100):
@@ -90,10 +111,9 @@ def main(kills: Annotated[int, typer.Option(help="How many writers of each forma
     for name in FORMATS:
         with tempfile.TemporaryDirectory() as folder:
             trials = CrashTrials(Path(folder), name, seed=time.time_ns())
-            for _ in track(range(kills), description=f"{name:>10}"):
+            for _ in track(range(kills // N_WRITERS), description=f"{name:>10}"):
                 trials.run()
-            trials.finish()
-            typer.echo(f"{name}: {kills} writers killed, {len(trials.acknowledged)} images, nothing lost")
+            typer.echo(f"{name}: {kills} writers killed, {trials.n_acknowledged} images, nothing lost")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Small images with boxes, each known by a number, and what a dataset on disk holds of them."""
 
+import json
 import random
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import supervision as sv
 
 from workflow_blocks.datasets.dataset import _content_of
+from workflow_blocks.datasets.formats import SPLITS
 
 TOLERANCES = {"coco": 0.01, "yolo": 0.01, "pascal_voc": 1.0}
 
@@ -33,6 +35,10 @@ def add(dataset, number, split="train"):
     return dataset.add(image(number), boxes_of(number), names_of(number), split)
 
 
+def discard(dataset, number):
+    dataset.discard(image(number))
+
+
 def file_name(number):
     return _content_of(image(number)) + ".jpg"
 
@@ -55,6 +61,33 @@ def load(folder, format, split="train"):
         Path(path).name: (found.xyxy, [dataset.classes[i] for i in found.class_id])
         for path, _, found in dataset
     }
+
+
+def load_all(folder, format):
+    """What `load` finds in each split that has images."""
+    splits = [split for split in SPLITS if any((folder / split).rglob("*.jpg"))]
+    return {split: load(folder, format, split) for split in splits}
+
+
+def state(folder, format):
+    """What readers find in a dataset, as text."""
+    found = load_all(folder, format)
+    assert_nothing_left_over(folder, format, found)
+    images = {
+        split: {name: (boxes.tolist(), names) for name, (boxes, names) in split_images.items()}
+        for split, split_images in found.items()
+    }
+    return json.dumps(images, sort_keys=True)
+
+
+def assert_nothing_left_over(folder, format, found):
+    images = {path.name for path in folder.rglob("*.jpg")}
+    assert images == {name for names in found.values() for name in names}
+    if format != "coco":
+        suffix = ".txt" if format == "yolo" else ".xml"
+        labels = {path.stem for path in folder.rglob(f"*{suffix}") if path.name != "classes.txt"}
+        assert labels == {Path(name).stem for name in images}
+    assert not list(folder.rglob("*.part"))
 
 
 def assert_labelled(found, format, number, boxes=None, names=None):

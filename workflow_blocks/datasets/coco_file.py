@@ -1,267 +1,243 @@
-"""A COCO annotations file to which an image is added at a cost that does not grow with the file.
+"""The COCO annotations files: one for each split, written whole from the records.
 
-The file is valid JSON at every moment, even while it changes and after its writer was killed. This takes two
-copies: a change is made in the hidden copy, only at the bytes that differ, and that copy is then renamed to
-the public name. The other copy catches up with the next change. Both start with a change counter, which is
-written last, so that it shows how far a copy got.
-
-Places are byte offsets. Spaces after the categories and the images reserve room for more of them. When the
-room is used up, or most of the file is spaces left by removed entries, the file is rewritten.
+While the files are small, they are written with each change. Later this would cost more with each image,
+so changes are collected: see `late_writes`. A file carries the checksum of its own content. So a file that is
+old, copied or restored is told from one that somebody edited. The former is written again; the latter is an
+error.
 """
 
+import hashlib
 import json
-import os
-import shutil
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import logging
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import numpy as np
+import supervision as sv
 from supervision.dataset.formats.coco import classes_to_coco_categories, detections_to_coco_annotations
 
-from workflow_blocks.datasets.atomic_files import write_atomically
+from workflow_blocks.datasets.errors import DatasetError
+from workflow_blocks.datasets.file_changes import DatasetFolder
 from workflow_blocks.datasets.records import ImageRecord, Records
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS coco_files (
-    split TEXT PRIMARY KEY, layout TEXT NOT NULL, earlier_edits TEXT NOT NULL, last_edits TEXT NOT NULL
-);
-CREATE TABLE IF NOT EXISTS coco_entries (
-    split TEXT NOT NULL, array TEXT NOT NULL, image_id INTEGER NOT NULL, place INTEGER NOT NULL,
-    length INTEGER NOT NULL, PRIMARY KEY (split, array, image_id)
-);
-CREATE INDEX IF NOT EXISTS coco_places ON coco_entries (split, array, place);
-"""
+# Files of this size together are written in some milliseconds.
+MAX_BYTES_AT_ONCE = 256 * 1024
+# The most boxes of an image; the annotation ids of an image start at its id times this.
+MAX_BOXES = 100_000
 
-_HEAD = b'{"info": {"description": "Written by moondream2-workflow-blocks", "version": "'
-_CATEGORIES = b'"}, "licenses": [], "categories": ['
-_IMAGES = b'], "images": ['
-_ANNOTATIONS = b'], "annotations": ['
-_END = b"]}\n"
+_HEAD = b'{"info": {"description": "Written by moondream2-workflow-blocks", "checksum": "'
+_CHECKSUM_LENGTH = 64
+_ROWS_AT_ONCE = 1000
 
-_FIRST_ROOM = 64 * 1024
-_MIN_WASTE = 2**20
-# The annotation ids of an image start at its id times this.
-_MAX_BOXES = 100_000
-
-# Places and what is written there, ASCII.
-Edits = list[tuple[int, str]]
+logger = logging.getLogger(__name__)
 
 
-@dataclass
-class Layout:
-    """Where the parts of one file are."""
+class CocoFiles:
+    """The annotations files of a dataset. The caller must hold the dataset's lock."""
 
-    generation: int  # how often the file was rewritten
-    count: int  # of changes in this generation
-    n_classes: int = 0
-    categories_at: int = 0
-    categories_end: int = 0
-    images_at: int = 0  # where the next image goes
-    images_end: int = 0
-    annotations_at: int = 0  # where the next image's annotations go; the end of the file is there now
-    wasted: int = 0
-
-    @property
-    def stamp(self) -> bytes:
-        """Identifies the state of a copy; always of the same length."""
-        return f"{self.generation:06}.{self.count:012}".encode()
-
-
-_STAMP_LENGTH = len(Layout(0, 0).stamp)
-
-
-class CocoFile:
-    """The annotations of one split. The caller must hold the dataset's lock."""
-
-    def __init__(self, records: Records, path: Path, hidden_folder: Path, split: str) -> None:
+    def __init__(self, folder: DatasetFolder, records: Records, splits: Sequence[str]) -> None:
+        self._folder = folder
         self._records = records
-        self._db = records.connection
-        self._path = path
-        self._hidden_folder = hidden_folder
-        self._split = split
+        self._splits = splits
 
-    def change(self, removed: int | None, added: ImageRecord | None) -> None:
-        """Prepares a change. Called inside `Records.change`, after the records were changed.
+    def change(self, old: ImageRecord | None, new: ImageRecord | None, has_new_classes: bool) -> None:
+        """Records what changes in the files. Called inside `Records.change`.
 
-        Args:
-            removed: the id of an image that is removed or replaced.
-            added: the image that is added.
+        Raises:
+            DatasetError: a file that must change was edited, or cannot be written.
         """
-        layout = self._layout()
-        if layout is None:
-            self._rewrite(generation=1)
-            return
-        edits = self._edits(layout, removed, added)
-        if edits is None or layout.wasted > max(_MIN_WASTE, layout.annotations_at // 2):
-            self._rewrite(layout.generation + 1)
-            return
-        layout.count += 1
-        edits.append((len(_HEAD), layout.stamp.decode()))
-        self._db.execute(
-            "UPDATE coco_files SET layout = ?, earlier_edits = last_edits, last_edits = ? WHERE split = ?",
-            (json.dumps(asdict(layout)), json.dumps(edits), self._split),
+        if old is not None:
+            self._records.execute("DELETE FROM coco_texts WHERE image_id = ?", old.id)
+        if new is not None:
+            self.add_text(new)
+        changed = {record.split for record in (old, new) if record is not None}
+        if has_new_classes:
+            changed |= {split for split in self._splits if self._is_used(split)}
+        for split in sorted(changed):
+            self._folder.make_writable(_name(split))
+            self._is_usable(split)
+            self._mark_changed(split)
+
+    def add_text(self, record: ImageRecord) -> None:
+        """Records what the file says of an image; it is written again and again, and computed once."""
+        if len(record.boxes) > MAX_BOXES:
+            raise DatasetError(f"the image has {len(record.boxes)} boxes; at most {MAX_BOXES} are possible")
+        self._records.execute(
+            "INSERT INTO coco_texts VALUES (?, ?, ?, ?)",
+            record.id,
+            record.split,
+            json.dumps(_image(record)),
+            json.dumps(_annotations(record))[1:-1],
         )
 
-    def publish(self) -> None:
-        """Makes the last prepared change public, if it is not yet."""
-        layout = self._layout()
-        if layout is None or _stamp_of(self._path) == layout.stamp:
-            return
-        hidden = self._hidden(layout.generation)
-        self._catch_up(hidden, layout)
-        public = hidden.with_suffix(".link")
-        public.unlink(missing_ok=True)
-        try:
-            os.link(hidden, public)
-        except OSError:  # a disk without links: a copy, at a cost that grows with the file
-            shutil.copyfile(hidden, public)
-        public.replace(self._path)
-        for copy in self._hidden_folder.glob(f"{self._split}.*.json"):
-            if copy not in self._copies(layout.generation):
-                copy.unlink()
+    def changed_at(self, without: Iterable[str] = ()) -> float | None:
+        """When the first change was recorded that is not in the files yet, in seconds since 1970.
 
-    def _edits(self, layout: Layout, removed: int | None, added: ImageRecord | None) -> Edits | None:
-        """What to write where, with `layout` updated; None if it does not fit."""
-        edits: Edits = []
-        if removed is not None:
-            for array in ("images", "annotations"):
-                edits += self._erase(layout, array, removed)
-        class_names = self._records.class_names()
-        if len(class_names) > layout.n_classes:
-            categories = _items(classes_to_coco_categories(class_names))
-            if layout.categories_at + len(categories) > layout.categories_end:
-                return None
-            edits.append((layout.categories_at, categories))  # longer than what was there
-            layout.n_classes = len(class_names)
-        if added is None:
-            return edits
-        image = self._append("images", added.id, layout.images_at, _items([_image(added)]))
-        layout.images_at += len(image)
-        if layout.images_at > layout.images_end:
-            return None
-        edits.append((layout.images_at - len(image), image))
-        if added.boxes:
-            annotations = _items(_annotations(added))
-            annotations = self._append("annotations", added.id, layout.annotations_at, annotations)
-            edits.append((layout.annotations_at, annotations + _END.decode()))
-            layout.annotations_at += len(annotations)
-        return edits
+        Args:
+            without: files that are in place already.
+        """
+        rows = self._records.execute("SELECT split, changed_at FROM coco_splits WHERE changed_at IS NOT NULL")
+        return min((changed_at for split, changed_at in rows if _name(split) not in without), default=None)
 
-    def _append(self, array: str, image_id: int, place: int, text: str) -> str:
-        """Records an entry at the end of an array, and returns its text with the comma that it needs."""
-        if self._first_place(array) is not None:
-            text = "," + text
-        row = (self._split, array, image_id, place, len(text))
-        self._db.execute("INSERT INTO coco_entries VALUES (?, ?, ?, ?, ?)", row)
-        return text
+    @property
+    def is_quick(self) -> bool:
+        """Whether the files that changed are small enough to be written at once."""
+        return sum(_size(self._path(split)) for split in self._changed_splits()) <= MAX_BYTES_AT_ONCE
 
-    def _erase(self, layout: Layout, array: str, image_id: int) -> Edits:
-        """Overwrites an entry with spaces, and the next entry's comma if that entry becomes the first."""
-        key = (self._split, array, image_id)
-        where = "split = ? AND array = ? AND image_id = ?"
-        entry = self._db.execute(f"SELECT place, length FROM coco_entries WHERE {where}", key).fetchone()
-        if entry is None:
-            return []
-        place, length = entry
-        was_first = place == self._first_place(array)
-        self._db.execute(f"DELETE FROM coco_entries WHERE {where}", key)
-        layout.wasted += length
-        edits: Edits = [(place, " " * length)]
-        following = self._first_place(array)
-        if was_first and following is not None:
-            edits.append((following, " "))
-        return edits
+    def files(self) -> dict[str, bytes]:
+        """The files that changed, by their place in the dataset's folder.
 
-    def _first_place(self, array: str) -> int | None:
-        row = self._db.execute(
-            "SELECT min(place) FROM coco_entries WHERE split = ? AND array = ?", (self._split, array)
-        ).fetchone()
-        place: int | None = row[0]
-        return place
+        Raises:
+            DatasetError: a file was edited.
+        """
+        splits = self._changed_splits()
+        files = {}
+        for split in splits:
+            if not self._is_usable(split):
+                aside = f"{split}/.damaged-{time.time_ns()}.json"
+                logger.warning("%s is not readable as JSON; it is kept as %s", self._path(split), aside)
+                files[aside] = self._path(split).read_bytes()
+        return files | {_name(split): self.content(split) for split in splits}
 
-    def _rewrite(self, generation: int) -> None:
-        """Writes a whole file, with room for twice as many images, under a hidden name."""
-        self._db.execute("DELETE FROM coco_entries WHERE split = ?", (self._split,))
-        class_names = self._records.class_names()
-        layout = Layout(generation, 0, n_classes=len(class_names))
-        content = _HEAD + layout.stamp + _CATEGORIES
-        layout.categories_at = len(content)
-        categories = _items(classes_to_coco_categories(class_names)).encode()
-        content += categories.ljust(max(_FIRST_ROOM, 2 * len(categories)))
-        layout.categories_end = len(content)
-        content += _IMAGES
-        images, annotations = [], []
-        layout.images_at = start = len(content)
-        for record in self._records.of_split(self._split):
-            images.append(self._append("images", record.id, layout.images_at, _items([_image(record)])))
-            layout.images_at += len(images[-1])
-        used = layout.images_at - start
-        layout.images_end = layout.images_at + max(_FIRST_ROOM, used)
-        content += "".join(images).encode().ljust(layout.images_end - start) + _ANNOTATIONS
-        layout.annotations_at = len(content)
-        for record in self._records.of_split(self._split):
-            if record.boxes:
-                text = _items(_annotations(record))
-                annotations.append(self._append("annotations", record.id, layout.annotations_at, text))
-                layout.annotations_at += len(annotations[-1])
-        content += "".join(annotations).encode() + _END
-        row = (self._split, json.dumps(asdict(layout)), "[]", "[]")
-        self._db.execute("INSERT OR REPLACE INTO coco_files VALUES (?, ?, ?, ?)", row)
-        first, second = self._copies(generation)
-        second.unlink(missing_ok=True)
-        write_atomically(first, content)
+    def have_been_written(self, names: Iterable[str]) -> None:
+        """Notes which files are in place with all changes; their checksums need not be computed again."""
+        for split in self._splits:
+            if _name(split) in names:
+                self._records.execute(
+                    "UPDATE coco_splits SET last_written = ?, changed_at = NULL WHERE split = ?",
+                    _state(self._path(split)),
+                    split,
+                )
 
-    def _catch_up(self, copy: Path, layout: Layout) -> None:
-        """Brings a hidden copy up to date; it is at most two changes behind, because it was public before."""
-        if not copy.exists():
-            write_atomically(copy, self._path.read_bytes())
-        if _stamp_of(copy) == layout.stamp:
-            return
-        earlier, last = self._db.execute(
-            "SELECT earlier_edits, last_edits FROM coco_files WHERE split = ?", (self._split,)
-        ).fetchone()
-        with copy.open("r+b", buffering=0) as file:
-            # Rewriting the same bytes is harmless; the stamp is the last edit of each change.
-            for place, text in [*json.loads(earlier), *json.loads(last)]:
-                file.seek(place)
-                file.write(text.encode())
+    def find_changed(self) -> None:
+        """Notes the files that are not those written last: removed, damaged, copied or restored."""
+        for split in filter(self._is_used, self._splits):
+            if not self._is_known(split) and (not self._path(split).exists() or not self._is_edited(split)):
+                self._mark_changed(split)
 
-    def _hidden(self, generation: int) -> Path:
-        """The copy that is not public."""
-        first, second = self._copies(generation)
-        is_public = first.exists() and self._path.exists() and first.samefile(self._path)
-        return second if is_public else first
+    def accept(self, split: str) -> None:
+        """Notes that a file may be replaced, whatever its checksum."""
+        self._mark_changed(split)
+        state = _state(self._path(split))
+        self._records.execute("UPDATE coco_splits SET last_written = ? WHERE split = ?", state, split)
 
-    def _copies(self, generation: int) -> tuple[Path, Path]:
-        name = f"{self._split}.{generation}"
-        return self._hidden_folder / f"{name}.a.json", self._hidden_folder / f"{name}.b.json"
+    def _changed_splits(self) -> list[str]:
+        rows = self._records.execute("SELECT split FROM coco_splits WHERE changed_at IS NOT NULL")
+        return [split for (split,) in rows]
 
-    def _layout(self) -> Layout | None:
-        row = self._db.execute("SELECT layout FROM coco_files WHERE split = ?", (self._split,)).fetchone()
-        return Layout(**json.loads(row[0])) if row else None
+    def _is_used(self, split: str) -> bool:
+        return self._records.has_images(split) or bool(
+            self._records.execute("SELECT 1 FROM coco_splits WHERE split = ?", split)
+        )
+
+    def _mark_changed(self, split: str) -> None:
+        self._records.execute(
+            "INSERT INTO coco_splits VALUES (?, '', ?) ON CONFLICT (split) DO UPDATE SET "
+            "changed_at = coalesce(changed_at, excluded.changed_at)",
+            split,
+            time.time(),
+        )
+
+    def _is_known(self, split: str) -> bool:
+        """Whether a file is the one that was written last."""
+        rows = self._records.execute("SELECT last_written FROM coco_splits WHERE split = ?", split)
+        path = self._path(split)
+        return path.exists() and bool(rows) and rows[0][0] == _state(path)
+
+    def _is_edited(self, split: str) -> bool:
+        path = self._path(split)
+        return not is_unedited(path) and _is_json(path)
+
+    def _is_usable(self, split: str) -> bool:
+        """Whether a file may be replaced; if not, it is no JSON any more and must be kept aside.
+
+        Raises:
+            DatasetError: somebody edited it.
+        """
+        path = self._path(split)
+        if not path.exists() or self._is_known(split) or is_unedited(path):
+            return True
+        if _is_json(path):
+            raise DatasetError(
+                f"{path} was edited since it was written; move it away and it is written again without the "
+                "edits, or choose another target directory"
+            )
+        return False
+
+    def content(self, split: str) -> bytes:
+        """The file of a split, from the records."""
+        body = b"".join(self._pieces(split))
+        return _HEAD + hashlib.sha256(body).hexdigest().encode() + body
+
+    def _pieces(self, split: str) -> Iterator[bytes]:
+        categories = classes_to_coco_categories(self._records.class_names())
+        yield b'"}, "licenses": [], "categories": ' + json.dumps(categories).encode()
+        for field, column in (("images", "image"), ("annotations", "annotations")):
+            yield f', "{field}": [\n'.encode()
+            cursor = self._records.connection.execute(
+                f"SELECT {column} FROM coco_texts WHERE split = ? AND {column} != '' ORDER BY image_id",
+                (split,),
+            )
+            separator = b""
+            while rows := cursor.fetchmany(_ROWS_AT_ONCE):
+                yield separator + ",\n".join(text for (text,) in rows).encode()
+                separator = b",\n"
+            yield b"\n]"
+        yield b"}\n"
+
+    def _path(self, split: str) -> Path:
+        return self._folder.checked(_name(split))
 
 
-def _stamp_of(path: Path) -> bytes | None:
+def is_unedited(path: Path) -> bool:
+    """Whether a file is one that this class wrote, whenever and wherever, and nobody changed since."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        if file.read(len(_HEAD)) != _HEAD:
+            return False
+        checksum = file.read(_CHECKSUM_LENGTH)
+        for chunk in _chunks(file):
+            digest.update(chunk)
+    return checksum == digest.hexdigest().encode()
+
+
+def _chunks(file: BinaryIO) -> Iterable[bytes]:
+    return iter(lambda: file.read(2**20), b"")
+
+
+def _is_json(path: Path) -> bool:
     try:
-        with path.open("rb") as file:
-            file.seek(len(_HEAD))
-            return file.read(_STAMP_LENGTH)
-    except FileNotFoundError:
-        return None
+        json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _name(split: str) -> str:
+    return f"{split}/_annotations.coco.json"
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _state(path: Path) -> str:
+    status = path.stat()
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ino}"
 
 
 def _image(record: ImageRecord) -> dict[str, Any]:
-    return {"id": record.id, "file_name": record.file_name, "width": record.width, "height": record.height}
+    image = {"id": record.id, "file_name": record.file_name, "width": record.width, "height": record.height}
+    return image | ({"extra": {"name": record.source_name}} if record.source_name else {})
 
 
 def _annotations(record: ImageRecord) -> list[dict[str, Any]]:
-    annotations, _ = detections_to_coco_annotations(
-        record.detections, image_id=record.id, annotation_id=record.id * _MAX_BOXES
+    detections = sv.Detections(
+        xyxy=np.array(record.boxes, dtype=np.float64).reshape(-1, 4),
+        class_id=np.array(record.class_ids, dtype=int),
     )
+    first_id = record.id * MAX_BOXES
+    annotations, _ = detections_to_coco_annotations(detections, image_id=record.id, annotation_id=first_id)
     return list(annotations)
-
-
-def _items(values: Sequence[dict[str, Any]]) -> str:
-    """The text between the brackets of a JSON array; ASCII, so that places are bytes."""
-    return json.dumps(list(values))[1:-1]

@@ -1,20 +1,15 @@
-"""The dataset formats: their files, and the order in which the files are written.
+"""The dataset formats: which files an image and its boxes become."""
 
-An image becomes part of a dataset by one rename, which comes last. For YOLO and Pascal VOC, which have
-a label file for each image, it is the rename of the image; for COCO it is that of the annotations file.
-"""
-
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Literal, Protocol, get_args
 
-import yaml
-from supervision.dataset.formats.pascal_voc import detections_to_pascal_voc
-from supervision.dataset.formats.yolo import detections_to_yolo_annotations
-
-from workflow_blocks.datasets.atomic_files import write_atomically
-from workflow_blocks.datasets.coco_file import SCHEMA, CocoFile
+from workflow_blocks.datasets.coco_file import CocoFiles
+from workflow_blocks.datasets.file_changes import DatasetFolder
+from workflow_blocks.datasets.pascal_voc_file import pascal_voc_xml
 from workflow_blocks.datasets.records import ImageRecord, Records
+from workflow_blocks.datasets.yolo_files import checked_class_list, data_yaml, label_text
 
 DatasetFormatName = Literal["coco", "yolo", "pascal_voc"]
 SplitName = Literal["train", "valid", "test"]
@@ -22,115 +17,133 @@ SplitName = Literal["train", "valid", "test"]
 FORMATS: tuple[DatasetFormatName, ...] = get_args(DatasetFormatName)
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 
+# Contents by place in the dataset's folder, in the order in which the files are put in place.
+Files = dict[str, bytes]
+
+
+@dataclass(frozen=True)
+class Change:
+    """An image that is added (`old` is None), replaced, or removed (`new` is None)."""
+
+    old: ImageRecord | None
+    new: ImageRecord | None
+    image: bytes
+    has_new_classes: bool
+
 
 class DatasetFormat(Protocol):
     """One format's files. The caller must hold the dataset's lock."""
 
-    def image_path(self, record: ImageRecord) -> Path:
-        """The path of an image."""
+    def image_name(self, record: ImageRecord) -> str:
+        """The place of an image in the dataset's folder."""
 
-    def write_labels(self, record: ImageRecord, class_names: Sequence[str]) -> None:
-        """Writes the files that must exist before the image does."""
+    def names(self, record: ImageRecord) -> list[str]:
+        """The places of an image and of the label file beside it, in the order in which they are removed."""
 
-    def keep(self, old: ImageRecord | None, new: ImageRecord | None) -> None:
-        """Prepares a change. Called inside the transaction that changes the records."""
+    def files(self, change: Change) -> Files:
+        """The files that a change writes. Called inside `Records.change`, after the records were changed.
 
-    def publish(self) -> None:
-        """Makes a prepared change public, even if its writer was killed since."""
-
-    def remove(self, record: ImageRecord) -> None:
-        """Removes the files of an image that is no longer part of the dataset."""
+        Raises:
+            DatasetError: a file that must change was edited.
+        """
 
 
 class Coco:
     """`<split>/_annotations.coco.json` with the images beside it."""
 
-    def __init__(self, folder: Path, hidden_folder: Path, records: Records) -> None:
-        self._folder = folder
-        records.connection.executescript(SCHEMA)
-        self._files: dict[str, CocoFile] = {
-            split: CocoFile(records, folder / split / "_annotations.coco.json", hidden_folder, split)
-            for split in SPLITS
-        }
+    def __init__(self, annotations: CocoFiles) -> None:
+        self._annotations = annotations
 
-    def image_path(self, record: ImageRecord) -> Path:
-        return self._folder / record.split / record.file_name
+    def image_name(self, record: ImageRecord) -> str:
+        return f"{record.split}/{record.file_name}"
 
-    def write_labels(self, record: ImageRecord, class_names: Sequence[str]) -> None:
-        """Does nothing: the annotations are written after the image, see `publish`."""
+    def names(self, record: ImageRecord) -> list[str]:
+        return [self.image_name(record)]
 
-    def keep(self, old: ImageRecord | None, new: ImageRecord | None) -> None:
-        if old is not None and (new is None or new.split != old.split):
-            self._files[old.split].change(old.id, None)
-            old = None
-        if new is not None:
-            self._files[new.split].change(old.id if old else None, new)
-
-    def publish(self) -> None:
-        for file in self._files.values():
-            file.publish()
-
-    def remove(self, record: ImageRecord) -> None:
-        self.image_path(record).unlink(missing_ok=True)
+    def files(self, change: Change) -> Files:
+        """The annotations come last, so that they name no image that is not there."""
+        self._annotations.change(change.old, change.new, change.has_new_classes)
+        image = {} if change.new is None else {self.image_name(change.new): change.image}
+        return image | (self._annotations.files() if self._annotations.is_quick else {})
 
 
 class _LabelFiles:
-    """Shared by the formats with a label file for each image."""
+    """Shared by the formats with a label file for each image. The image comes last."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def image_path(self, record: ImageRecord) -> Path:
+    def image_name(self, record: ImageRecord) -> str:
         raise NotImplementedError
 
-    def label_path(self, record: ImageRecord) -> Path:
+    def label_name(self, record: ImageRecord) -> str:
         raise NotImplementedError
 
-    def keep(self, old: ImageRecord | None, new: ImageRecord | None) -> None:
-        """Does nothing: no file depends on other images."""
+    def label(self, record: ImageRecord) -> bytes:
+        raise NotImplementedError
 
-    def publish(self) -> None:
-        """Does nothing: the image's rename made the change public."""
+    def names(self, record: ImageRecord) -> list[str]:
+        return [self.image_name(record), self.label_name(record)]
 
-    def remove(self, record: ImageRecord) -> None:
-        self.image_path(record).unlink(missing_ok=True)
-        self.label_path(record).unlink(missing_ok=True)
+    def files(self, change: Change) -> Files:
+        if change.new is None:
+            return {}
+        label = {self.label_name(change.new): self.label(change.new)}
+        return label | {self.image_name(change.new): change.image}
 
 
 class Yolo(_LabelFiles):
-    """`<split>/images` and `<split>/labels`, with the class names in `data.yaml`."""
+    """`<split>/images`, `<split>/labels`; class names in `data.yaml` and `<split>/classes.txt`."""
 
-    def image_path(self, record: ImageRecord) -> Path:
-        return self._folder / record.split / "images" / record.file_name
+    def __init__(self, folder: DatasetFolder, records: Records) -> None:
+        self._folder = folder
+        self._records = records
 
-    def label_path(self, record: ImageRecord) -> Path:
-        return (self._folder / record.split / "labels" / record.file_name).with_suffix(".txt")
+    def image_name(self, record: ImageRecord) -> str:
+        return f"{record.split}/images/{record.file_name}"
 
-    def write_labels(self, record: ImageRecord, class_names: Sequence[str]) -> None:
-        self._write_class_names(class_names)
-        lines = detections_to_yolo_annotations(record.detections, (record.height, record.width, 3))
-        self.label_path(record).parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.label_path(record), "".join(f"{line}\n" for line in lines).encode())
+    def label_name(self, record: ImageRecord) -> str:
+        return f"{record.split}/labels/{PurePosixPath(record.file_name).stem}.txt"
 
-    def _write_class_names(self, class_names: Sequence[str]) -> None:
-        places = {key: f"{split}/images" for key, split in zip(("train", "val", "test"), SPLITS, strict=True)}
-        document = {**places, "nc": len(class_names), "names": list(class_names)}
-        content = yaml.safe_dump(document, sort_keys=False).encode()
-        path = self._folder / "data.yaml"
-        if not path.exists() or path.read_bytes() != content:
-            write_atomically(path, content)
+    def label(self, record: ImageRecord) -> bytes:
+        return label_text(record).encode()
+
+    def files(self, change: Change) -> Files:
+        changed = {name: content for name, content in self._shared_files() if self._read(name) != content}
+        return changed | super().files(change)
+
+    def _shared_files(self) -> Iterator[tuple[str, bytes]]:
+        names = self._records.class_names()
+        used = [split for split in SPLITS if self._records.has_images(split)]
+        path = self._folder.checked("data.yaml")
+        yield "data.yaml", data_yaml(path, self._read("data.yaml"), names, used)
+        for split in used:
+            name = f"{split}/classes.txt"
+            yield name, checked_class_list(self._folder.checked(name), self._read(name), names)
+
+    def _read(self, name: str) -> bytes | None:
+        try:
+            return self._folder.checked(name).read_bytes()
+        except FileNotFoundError:
+            return None
 
 
 class PascalVoc(_LabelFiles):
     """`<split>/` with each image's XML beside it."""
 
-    def image_path(self, record: ImageRecord) -> Path:
-        return self._folder / record.split / record.file_name
+    def __init__(self, records: Records) -> None:
+        self._records = records
 
-    def label_path(self, record: ImageRecord) -> Path:
-        return self.image_path(record).with_suffix(".xml")
+    def image_name(self, record: ImageRecord) -> str:
+        return f"{record.split}/{record.file_name}"
 
-    def write_labels(self, record: ImageRecord, class_names: Sequence[str]) -> None:
-        shape = (record.height, record.width, 3)
-        document = detections_to_pascal_voc(record.detections, list(class_names), record.file_name, shape)
-        write_atomically(self.label_path(record), document.encode())
+    def label_name(self, record: ImageRecord) -> str:
+        return f"{record.split}/{PurePosixPath(record.file_name).stem}.xml"
+
+    def label(self, record: ImageRecord) -> bytes:
+        return pascal_voc_xml(record, self._records.class_names())
+
+
+def make_format(
+    name: DatasetFormatName, folder: DatasetFolder, records: Records, annotations: CocoFiles
+) -> DatasetFormat:
+    if name == "coco":
+        return Coco(annotations)
+    return Yolo(folder, records) if name == "yolo" else PascalVoc(records)

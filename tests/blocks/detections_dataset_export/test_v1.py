@@ -1,5 +1,8 @@
 """The export block in Inference's engine, and by itself where the server's settings matter."""
 
+import base64
+import contextlib
+import io
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,10 +14,13 @@ import supervision as sv
 from inference.core.workflows.errors import ClientCausedStepExecutionError, RuntimeInputError, WorkflowError
 from inference.core.workflows.execution_engine.entities.base import ImageParentMetadata, WorkflowImageData
 
+from tests.datasets.samples import load
 from tests.scenes import image_bgr
 from tests.workflows.definitions import detection_step, workflow
+from workflow_blocks.blocks.common.prompts import normalised
 from workflow_blocks.blocks.detections_dataset_export.v1 import DetectionsDatasetExportBlockV1
 from workflow_blocks.datasets import atomic_files
+from workflow_blocks.datasets.dataset import Dataset
 from workflow_blocks.datasets.formats import FORMATS
 
 
@@ -119,7 +125,9 @@ def test_shares_split_a_dataset(run_workflow, tmp_path):
         ({"split": {"train": 0}}, "split"),
         ({"split": {}}, "split"),
         ({"class_names": []}, "class_names"),
-        ({"class_names": ["a", "a"]}, "class_names"),
+        ({"class_names": ["a", "\x07"]}, "class_names"),
+        ({"class_names": ["\ud800"]}, "class_names"),
+        ({"target_directory": "~nosuchuser/x"}, "target_directory"),
         ({"class_names": [""]}, "class_names"),
         ({"jpeg_quality": 0}, "jpeg_quality"),
         ({"cooldown_seconds": -1}, "cooldown_seconds"),
@@ -132,7 +140,9 @@ def test_an_invalid_definition_is_refused(run_workflow, tmp_path, fields, field)
     assert field in str(caught.value.inner_error)
 
 
-@pytest.mark.parametrize(("name", "value"), [("split", "dev"), ("quality", 0), ("class_names", ["a", "a"])])
+@pytest.mark.parametrize(
+    ("name", "value"), [("split", "dev"), ("quality", 0), ("class_names", ["a", "\x00"])]
+)
 def test_an_invalid_input_is_refused(run_workflow, tmp_path, name, value):
     fields = {
         "split": "$inputs.split",
@@ -158,12 +168,14 @@ def make_block(allowed=None, access=True, disabled=False, background=None, pool=
     return DetectionsDatasetExportBlockV1(access, allowed, background, pool, disabled)
 
 
-def run_block(block, target, boxes=((1, 2, 30, 20),), names=("star",), **fields):
-    image = WorkflowImageData(
+def run_block(
+    block, target, boxes=((1, 2, 30, 20),), names=("star",), image=None, predictions=None, **fields
+):
+    image = image or WorkflowImageData(
         parent_metadata=ImageParentMetadata(parent_id="image"), numpy_image=image_bgr(0)
     )
-    predictions = sv.Detections(
-        xyxy=np.array(boxes, dtype=float).reshape(-1, 4), data={"class_name": np.array(names)}
+    predictions = predictions or sv.Detections(
+        xyxy=np.array(boxes, dtype=float).reshape(-1, 4), data={"class_name": np.array(names, dtype=object)}
     )
     values = {
         "format": "coco",
@@ -305,3 +317,219 @@ def test_boxes_are_clipped_to_the_image(tmp_path):
         [width - 4, 3, 4, height - 3],
     ]
     assert [item["name"] for item in document["categories"]] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("target_directory", "~nosuchuser/x"),
+        ("target_directory", "~nosuchuser"),
+        ("target_directory", "a\ud800"),
+        ("class_names", ["star", "a\ud800"]),
+        ("class_names", ["star", "a\x07b"]),
+        ("class_names", "\x00"),
+        ("class_names", ["star", "a\ufffe"]),
+        ("image_name", 3),
+    ],
+)
+def test_a_value_that_cannot_be_written_is_the_clients_error(tmp_path, name, value):
+    fields = {"target": tmp_path} | {("target" if name == "target_directory" else name): value}
+
+    with pytest.raises(ClientCausedStepExecutionError, match=name) as caught:
+        run_block(make_block(), **fields)
+
+    assert caught.value.status_code == 400
+    assert not list(tmp_path.iterdir())
+
+
+NAMES = [
+    "\u0646\u06cc\u0645\u200c\u0641\u0627\u0635\u0644\u0647",
+    "👩\u200d👩\u200d👧",
+    "a\u3000b",
+    "a\u00a0b",
+    " star ",
+    "naïve",
+    "x" * 256,
+]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_names_are_taken_as_class_names_and_from_detections(tmp_path, format, name):
+    folders = [tmp_path / "given", tmp_path / "found"]
+
+    for folder, class_names in zip(folders, ([name, name], None), strict=True):
+        result = run_block(make_block(), folder, names=(name,), class_names=class_names, format=format)
+        assert result["error_status"] is False, result["message"]
+
+    classes = [set(names) for folder in folders for _, names in load(folder, format).values()]
+    assert classes == [{normalised(name)}] * 2
+
+
+@pytest.mark.parametrize("name", ["a\x07b", "\x00", "\ud800", " ", ""])
+@pytest.mark.parametrize("format", FORMATS)
+def test_names_that_no_file_can_hold_are_refused_from_detections(tmp_path, format, name):
+    with pytest.raises(ClientCausedStepExecutionError, match="predictions"):
+        run_block(make_block(), tmp_path, names=(name,), format=format)
+
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_string_is_one_class_name(tmp_path):
+    result = run_block(make_block(), tmp_path, names=("star",), class_names=" star ")
+
+    assert result["error_status"] is False
+
+
+@pytest.mark.parametrize("data", [{}, {"class_name": np.array([None])}])
+def test_detections_without_class_names_are_the_clients_error(tmp_path, data):
+    predictions = sv.Detections(xyxy=np.array([[1.0, 2, 30, 20]]), data=data)
+
+    with pytest.raises(ClientCausedStepExecutionError, match="class_name"):
+        run_block(make_block(), tmp_path, predictions=predictions)
+
+
+def refused(tmp_path, kind):
+    """A target that cannot be written, and fields."""
+    if kind == "outside":
+        return tmp_path / "outside", {}, make_block(str(tmp_path / "allowed"), pool=True)
+    if kind == "file":
+        (tmp_path / "file").touch()
+        return tmp_path / "file", {}, make_block(pool=True)
+    if kind == "other format":
+        run_block(make_block(), tmp_path / "set")
+        return tmp_path / "set", {"format": "yolo"}, make_block(pool=True)
+    if kind == "other classes":
+        run_block(make_block(), tmp_path / "set")
+        return tmp_path / "set", {"class_names": ["cat"]}, make_block(pool=True)
+    return tmp_path / "set", {"class_names": ["cat"]}, make_block(pool=True)
+
+
+@pytest.mark.parametrize("kind", ["outside", "file", "other format", "other classes", "unknown class"])
+def test_fire_and_forget_reports_what_can_be_checked(tmp_path, kind):
+    target, fields, block = refused(tmp_path, kind)
+
+    result = run_block(block, target, fire_and_forget=True, **fields)
+
+    assert result["error_status"] is True
+    assert "Could not write" in result["message"]
+
+
+@pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), RuntimeError("unforeseen")])
+def test_fire_and_forget_logs_what_fails_later(tmp_path, monkeypatch, caplog, failure):
+    tasks = []
+    block = make_block(background=SimpleNamespace(add_task=tasks.append))
+
+    result = run_block(block, tmp_path, fire_and_forget=True)
+    monkeypatch.setattr(Dataset, "add", lambda *_: raise_(failure))
+    with contextlib.suppress(RuntimeError):
+        tasks[0]()
+
+    assert result["error_status"] is False
+    assert str(tmp_path) in caplog.text
+    assert str(failure) in caplog.text
+
+
+def raise_(error):
+    raise error
+
+
+def test_files_and_annotations_have_the_names_of_the_images(tmp_path):
+    for name in ("day 1/räksmörgås.jpg", "day 1/räksmörgås.jpg", "renamed.png"):
+        path = Path(run_block(make_block(), tmp_path, image_name=name)["image_path"])
+        document = json.loads((tmp_path / "train" / "_annotations.coco.json").read_text())
+        (entry,) = document["images"]
+        assert path.name.startswith(f"{Path(name).stem}-")
+        assert [entry["file_name"], entry["extra"]] == [path.name, {"name": name}]
+        assert [found.name for found in tmp_path.rglob("*.jpg")] == [path.name]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../../up.jpg", "/etc/passwd", "..", ".hidden", "a\x00b", "\ud800.jpg", "x" * 999, "a\\b.jpg", "*"],
+)
+@pytest.mark.parametrize("format", FORMATS)
+def test_any_image_name_gives_a_file_in_the_dataset(tmp_path, format, name):
+    result = run_block(make_block(), tmp_path / "set", image_name=name, format=format)
+
+    assert result["error_status"] is False, result["message"]
+    assert len(load(tmp_path / "set", format)) == 1
+    assert list(tmp_path.iterdir()) == [tmp_path / "set"]
+    assert not Path(result["image_path"]).name.startswith(".")
+
+
+def encoded(suffix, image=None, **options):
+    import cv2
+
+    return cv2.imencode(suffix, image_bgr(0) if image is None else image, **options)[1].tobytes()
+
+
+def sent(content):
+    """An image as a client sends it, encoded."""
+    import cv2
+
+    return WorkflowImageData(
+        parent_metadata=ImageParentMetadata(parent_id="image"),
+        numpy_image=cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR),
+        base64_image=base64.b64encode(content).decode(),
+    )
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_an_image_that_came_in_the_right_format_is_kept_as_it_is(tmp_path, suffix):
+    content = encoded(f".{suffix}")
+
+    result = run_block(make_block(), tmp_path, image=sent(content), image_format=suffix)
+
+    assert Path(result["image_path"]).read_bytes() == content
+
+
+def rotated(content):
+    from PIL import Image
+
+    picture = Image.open(io.BytesIO(content))
+    exif = picture.getexif()
+    exif[0x0112] = 6
+    file = io.BytesIO()
+    picture.save(file, "JPEG", exif=exif, quality="keep")
+    return file.getvalue()
+
+
+def changed(content):
+    image = sent(content)
+    image.numpy_image[5:9, 5:9] = 0
+    return image
+
+
+@pytest.mark.parametrize(
+    ("image", "image_format"),
+    [
+        (lambda: sent(encoded(".png")), "jpg"),
+        (lambda: sent(encoded(".jpg")), "png"),
+        (lambda: sent(rotated(encoded(".jpg"))), "jpg"),
+        (lambda: changed(encoded(".jpg")), "jpg"),
+        (lambda: changed(encoded(".png")), "png"),
+    ],
+)
+def test_other_images_are_encoded_again(tmp_path, image, image_format):
+    import cv2
+
+    image = image()
+
+    result = run_block(make_block(), tmp_path, image=image, image_format=image_format)
+
+    content = Path(result["image_path"]).read_bytes()
+    assert content != base64.b64decode(image.base64_image)
+    found = cv2.imread(result["image_path"])
+    assert np.abs(found.astype(int) - image.numpy_image).mean() < 10
+
+
+def test_an_image_too_long_for_jpeg_names_the_way_out(tmp_path):
+    image = WorkflowImageData(
+        parent_metadata=ImageParentMetadata(parent_id="image"), numpy_image=np.zeros((2, 65_501, 3), np.uint8)
+    )
+
+    results = [run_block(make_block(), tmp_path / f, image=image, image_format=f) for f in ("jpg", "png")]
+
+    assert [result["error_status"] for result in results] == [True, False]
+    assert "`image_format` to 'png'" in results[0]["message"]

@@ -1,21 +1,28 @@
 import csv
 import io
 import json
+from datetime import datetime
 
 import numpy as np
 import pytest
 import supervision as sv
+from inference.core.workflows.errors import ClientCausedStepExecutionError
+from inference.core.workflows.execution_engine.entities.base import (
+    ImageParentMetadata,
+    VideoMetadata,
+    WorkflowImageData,
+)
 from pydantic import ValidationError
 
 from tests.scenes import image_bgr
 from tests.workflows.definitions import detection_step, workflow
-from workflow_blocks.blocks.detections_table.v1 import (
+from workflow_blocks.blocks.detections_table.rows import (
     COLUMNS,
-    BlockManifest,
     detections_to_rows,
     rows_to_csv,
     rows_to_json_lines,
 )
+from workflow_blocks.blocks.detections_table.v1 import BlockManifest, DetectionsTableBlockV1
 
 HEADER = "image_name,class_name,class_id,confidence,x_min,y_min,x_max,y_max\n"
 
@@ -152,3 +159,132 @@ def test_detections_in_crops_are_written_in_the_image(run_workflow):
             x_center = (float(row["x_min"]) + float(row["x_max"])) / 2
             assert box[0] - 1 <= x_center <= box[2] + 1
             assert row["image_name"] == "image"
+
+
+def run_block(predictions, image=None, format="csv", image_name=None):
+    return DetectionsTableBlockV1().run(predictions, image, image_name, format)
+
+
+def boxes(**fields):
+    data = {"class_name": np.array(["star"])} | fields.pop("data", {})
+    return sv.Detections(xyxy=np.array([[1.0, 2, 30, 20]]), data=data, **fields)
+
+
+@pytest.mark.parametrize("confidence", [None, np.nan, np.inf])
+@pytest.mark.parametrize("format", ["csv", "jsonl"])
+def test_what_is_not_known_is_left_empty(confidence, format):
+    predictions = boxes(confidence=None if confidence is None else np.array([confidence]))
+
+    content = run_block(predictions, format=format)["content"]
+
+    (row,) = read_csv(content) if format == "csv" else map(strict_json, content.splitlines())
+    nothing = "" if format == "csv" else None
+    assert [row["class_id"], row["confidence"]] == [nothing, nothing]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_json_lines_hold_only_numbers_of_json(bad):
+    predictions = boxes()
+    predictions.xyxy[0, 1] = bad
+
+    (row,) = map(strict_json, run_block(predictions, format="jsonl")["content"].splitlines())
+
+    assert [row["x_min"], row["y_min"]] == [1, None]
+
+
+def strict_json(line):
+    return json.loads(line, parse_constant=pytest.fail)
+
+
+@pytest.mark.parametrize("data", [{}, {"class_name": np.array([None])}])
+def test_detections_without_class_names_are_the_clients_error(data):
+    predictions = sv.Detections(xyxy=np.array([[1.0, 2, 30, 20]]), data=data)
+
+    with pytest.raises(ClientCausedStepExecutionError, match="class_name") as caught:
+        run_block(predictions)
+
+    assert caught.value.status_code == 400
+
+
+def test_names_that_are_not_utf_8_are_written_with_question_marks():
+    (row,) = read_csv(run_block(boxes(), image_name="a\udcff.jpg")["content"])
+
+    assert row["image_name"] == "a?.jpg"
+
+
+def photo(**fields):
+    return WorkflowImageData(
+        parent_metadata=ImageParentMetadata(parent_id="photo"), numpy_image=image_bgr(0), **fields
+    )
+
+
+def test_predictions_without_a_place_take_that_of_the_image():
+    crop = WorkflowImageData.create_crop(photo(), "crop", image_bgr(0)[100:, 50:], 50, 100)
+
+    (row,) = read_csv(run_block(boxes(), crop)["content"])
+
+    assert [row["image_name"], row["x_min"], row["y_max"]] == ["photo", "51.0", "120.0"]
+    assert "pixels_of" not in row
+
+
+@pytest.mark.parametrize(
+    ("data", "whose"), [({}, "unknown"), ({"parent_id": np.array(["crop 3"])}, "crop 3")]
+)
+def test_pixels_of_an_unknown_image_are_marked(data, whose):
+    (row,) = read_csv(run_block(boxes(data=data), image_name="photo.jpg")["content"])
+
+    assert row["pixels_of"] == whose
+
+
+@pytest.mark.parametrize(
+    ("fields", "time"),
+    [
+        ({"comes_from_video_file": True, "fps": 25}, "0.48"),
+        ({"comes_from_video_file": False, "fps": 25}, "2026-01-02T03:04:05"),
+        ({"comes_from_video_file": None, "fps": None}, "2026-01-02T03:04:05"),
+    ],
+)
+def test_rows_of_a_video_have_the_frame_and_its_time(fields, time):
+    video = VideoMetadata(
+        video_identifier="v", frame_number=13, frame_timestamp=datetime(2026, 1, 2, 3, 4, 5), **fields
+    )
+    image = photo(video_metadata=video)
+
+    (row,) = read_csv(run_block(boxes(), image, image_name="v.mp4")["content"])
+
+    assert [row["frame_number"], row["frame_time"]] == ["13", time]
+    empty = run_block(sv.Detections.empty(), image)["content"]
+    assert empty == HEADER[:-1] + ",frame_number,frame_time\n"
+
+
+@pytest.mark.parametrize(("format", "file_type"), [("csv", "csv"), ("jsonl", "txt")])
+def test_a_log_has_a_line_for_each_detection_and_no_others(run_workflow, tmp_path, format, file_type):
+    sink = {
+        "type": "roboflow_core/local_file_sink@v1",
+        "name": "file",
+        "content": "$steps.table.log_entry",
+        "file_type": file_type,
+        "output_mode": "append_log",
+        "target_directory": str(tmp_path),
+        "file_name_prefix": "log",
+    }
+    definition = table_workflow(image="$inputs.image", format=format)
+    definition["steps"].append(sink)
+    failed = {"type": "JsonField", "name": "failed", "selector": "$steps.file.error_status"}
+    definition["outputs"].append(failed)
+    blank = np.full((100, 100, 3), 255, np.uint8)
+
+    results = run_workflow(
+        definition, image=[blank, image_bgr(0), blank, image_bgr(1), blank], prompts="shape", image_name=None
+    )
+
+    first = False if format == "csv" else None  # the header
+    assert [result["failed"] for result in results] == [first, False, None, False, None]
+    (log,) = tmp_path.iterdir()
+    lines = log.read_text().splitlines()
+    n_rows = sum(len(result["predictions"]) for result in results)
+    assert all(lines)
+    assert len(lines) == n_rows + (format == "csv")
+    assert (
+        len(read_csv(log.read_text()) if format == "csv" else [strict_json(line) for line in lines]) == n_rows
+    )

@@ -1,10 +1,14 @@
 """Which dataset the export block writes, and how: the types of its fields."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from workflow_blocks.blocks.common.manifest_fields import NUMBERS_ONLY, Fix, Flag
+from workflow_blocks.blocks.common.prompts import normalised
+from workflow_blocks.datasets.class_names import check_class_name
+from workflow_blocks.datasets.errors import DatasetError
 from workflow_blocks.datasets.formats import DatasetFormatName, SplitName
 
 MAX_CLASS_NAME_LENGTH = 256
@@ -25,16 +29,35 @@ def _check_sum(shares: dict[SplitName, float]) -> dict[SplitName, float]:
     return shares
 
 
-def _check_distinct(names: list[str]) -> list[str]:
-    if len(set(names)) < len(names):
-        raise ValueError("repeats")
-    return names
+def _check_home(path: str) -> str:
+    try:
+        Path(path).expanduser()
+    except RuntimeError as error:  # `~name` where there is no such user
+        raise ValueError("no home folder") from error
+    return path
+
+
+def _normalised(value: object) -> object:
+    return normalised(value) if isinstance(value, str) else value
+
+
+def _check_writable(name: str) -> str:
+    try:
+        check_class_name(name)
+    except DatasetError as error:
+        raise ValueError(str(error)) from error
+    return name
+
+
+def _without_repeats(names: list[str]) -> list[str]:
+    return list(dict.fromkeys(names))
 
 
 TargetDirectory = Annotated[
     str,
     StringConstraints(strict=True, min_length=1, pattern=r"\S"),
     AfterValidator(_check_printable),
+    AfterValidator(_check_home),
     Fix("give the path of a folder"),
 ]
 _Share = Annotated[float, Field(ge=0, allow_inf_nan=False), NUMBERS_ONLY]
@@ -43,15 +66,19 @@ Split = Annotated[
     SplitName | Shares,
     Fix("give 'train', 'valid' or 'test', or the share of each, such as {\"train\": 0.8, \"valid\": 0.2}"),
 ]
-_ClassName = Annotated[
-    str, StringConstraints(strict=True, min_length=1, max_length=MAX_CLASS_NAME_LENGTH, pattern=r"\S")
+# The same rule as for prompts, which are often the names.
+ClassName = Annotated[
+    str,
+    StringConstraints(strict=True, min_length=1, max_length=MAX_CLASS_NAME_LENGTH, pattern=r"\S"),
+    AfterValidator(_check_writable),
+    BeforeValidator(_normalised),
+    Fix(
+        f"give a list of names of 1 to {MAX_CLASS_NAME_LENGTH} characters, not all blank and without control "
+        "characters"
+    ),
 ]
-ClassNames = Annotated[
-    list[_ClassName],
-    Field(strict=True, min_length=1, json_schema_extra={"uniqueItems": True}),
-    AfterValidator(_check_distinct),
-    Fix(f"give a list of different names of 1 to {MAX_CLASS_NAME_LENGTH} characters"),
-]
+ClassNames = Annotated[list[ClassName], Field(strict=True, min_length=1), AfterValidator(_without_repeats)]
+ImageName = Annotated[str, Field(strict=True), Fix("give a file name such as 'photo.jpg'")]
 JpegQuality = Annotated[
     int,
     Field(strict=True, ge=1, le=MAX_JPEG_QUALITY),
@@ -82,8 +109,19 @@ class ExportSettings(BaseModel):
     target_directory: TargetDirectory
     format: DatasetFormatName
     split: Split
-    class_names: ClassNames | None
+    class_names: ClassName | ClassNames | None
     image_format: ImageFormat
     jpeg_quality: JpegQuality
     include_images_without_detections: Flag
     cooldown_seconds: CooldownSeconds
+    image_name: ImageName | None = None
+
+    @property
+    def class_list(self) -> list[str] | None:
+        return [self.class_names] if isinstance(self.class_names, str) else self.class_names
+
+
+class DetectedNames(BaseModel):
+    """The class names of detections, by the same rule as `class_names`."""
+
+    predictions: list[ClassName]

@@ -4,13 +4,8 @@ import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
-import supervision as sv
-from filelock import Timeout
 from inference.core.workflows.execution_engine.entities.base import OutputDefinition, WorkflowImageData
 from inference.core.workflows.execution_engine.entities.types import (
     BOOLEAN_KIND,
@@ -39,26 +34,30 @@ from roboflow_workflows.execution_engine.entities.workload import (
     WorkOperation,
 )
 
-from workflow_blocks.blocks.common.boxes import clip_to_image
 from workflow_blocks.blocks.common.client_errors import InvalidInputError, as_client_error
 from workflow_blocks.blocks.common.data_representation import from_engine
-from workflow_blocks.blocks.common.images import to_bgr_uint8
 from workflow_blocks.blocks.common.manifest_fields import Flag, checked, explain_errors
 from workflow_blocks.blocks.detections_dataset_export.settings import (
     MAX_CLASS_NAME_LENGTH,
     MAX_JPEG_QUALITY,
+    ClassName,
     ClassNames,
     CooldownSeconds,
     ExportSettings,
     ImageFormat,
+    ImageName,
     JpegQuality,
     SinkSwitches,
     Split,
     TargetDirectory,
 )
-from workflow_blocks.datasets.dataset import Dataset
+from workflow_blocks.blocks.detections_dataset_export.writing import (
+    DatasetWriter,
+    LabelledImage,
+    label,
+    outputs,
+)
 from workflow_blocks.datasets.formats import DatasetFormatName
-from workflow_blocks.datasets.records import Box, DatasetError
 
 SHORT_DESCRIPTION = "Write images and detections to a dataset on disk, as COCO, YOLO or Pascal VOC."
 
@@ -178,11 +177,12 @@ class BlockManifest(WorkflowBlockManifest):
             },
         },
     )
-    class_names: ClassNames | Selector(kind=[LIST_OF_VALUES_KIND]) | None = Field(
+    class_names: Selector(kind=[STRING_KIND, LIST_OF_VALUES_KIND]) | ClassName | ClassNames | None = Field(
         default=None,
-        description="The dataset's classes, in the order of their ids: different names of at most "
-        f"{MAX_CLASS_NAME_LENGTH} characters. A detection of another class is an error. If empty, classes "
-        "are added in order of appearance.",
+        description="The dataset's classes, in the order of their ids: names of at most "
+        f"{MAX_CLASS_NAME_LENGTH} characters. The rules of prompts hold: surrounding whitespace is removed, "
+        "repeats count once, a string is one name. A detection of another class is an error. If empty, "
+        "classes are added in order of appearance.",
         examples=[["red circle", "blue star"], "$inputs.prompts"],
         json_schema_extra={"always_visible": True},
     )
@@ -213,14 +213,21 @@ class BlockManifest(WorkflowBlockManifest):
     fire_and_forget: Flag | Selector(kind=[BOOLEAN_KIND]) = Field(
         default=False,
         title="Fire and Forget",
-        description="Whether the workflow continues without waiting for the files. `error_status` is then "
-        "always false.",
+        description="Whether the workflow continues without waiting for the files. What can be checked at "
+        "once still sets `error_status`; a later failure is in the server's log.",
         examples=[False, "$inputs.fire_and_forget"],
     )
     disable_sink: Flag | Selector(kind=[BOOLEAN_KIND]) = Field(
         default=False,
         description="Whether to write nothing.",
         examples=[False, "$inputs.disable_export"],
+    )
+    image_name: Selector(kind=[STRING_KIND]) | ImageName | None = Field(
+        default=None,
+        description="The name under which the image came, such as its file name. The image's file in the "
+        "dataset starts with it; COCO and Pascal VOC hold it too. If empty, the name of the file or of the "
+        "web address that the image was loaded from.",
+        examples=["photo.jpg", "$inputs.image_name"],
     )
     cooldown_seconds: CooldownSeconds | Selector(kind=[INTEGER_KIND]) = Field(
         default=0,
@@ -243,6 +250,7 @@ class BlockManifest(WorkflowBlockManifest):
         "fire_and_forget",
         "disable_sink",
         "cooldown_seconds",
+        "image_name",
         mode="wrap",
     )(explain_errors)
 
@@ -314,20 +322,21 @@ class DetectionsDatasetExportBlockV1(WorkflowBlock):
         target_directory: str,
         format: DatasetFormatName,
         split: str | dict[str, float],
-        class_names: list[str] | None,
+        class_names: str | list[str] | None,
         image_format: ImageFormat,
         jpeg_quality: int,
         include_images_without_detections: bool,
         fire_and_forget: bool,
         disable_sink: bool,
         cooldown_seconds: float,
+        image_name: str | None = None,
     ) -> BlockResult:
         if self._disable_sinks:
-            return _outputs(disabled_sink_message(disabled_by_execution_policy=True))
+            return outputs(disabled_sink_message(disabled_by_execution_policy=True))
         try:
             switches = checked(SinkSwitches, disable_sink=disable_sink, fire_and_forget=fire_and_forget)
             if switches.disable_sink:
-                return _outputs(disabled_sink_message(disabled_by_execution_policy=False))
+                return outputs(disabled_sink_message(disabled_by_execution_policy=False))
             settings = checked(
                 ExportSettings,
                 target_directory=target_directory,
@@ -338,44 +347,31 @@ class DetectionsDatasetExportBlockV1(WorkflowBlock):
                 jpeg_quality=jpeg_quality,
                 include_images_without_detections=include_images_without_detections,
                 cooldown_seconds=cooldown_seconds,
+                image_name=image_name,
             )
             self._check_access()
-            image_bgr = to_bgr_uint8(images.numpy_image)
+            detections = from_engine(predictions, self.__class__.__name__)
+            labelled = label(images, detections, settings.image_name)
         except InvalidInputError as error:
             raise as_client_error(error, self) from error
         if time.monotonic() - self._last_written < settings.cooldown_seconds:
-            return _outputs("Sink cooldown applies", throttled=True)
+            return outputs("Sink cooldown applies", throttled=True)
         self._last_written = time.monotonic()
-        boxes, names = _boxes_and_names(from_engine(predictions, self.__class__.__name__), image_bgr)
-        write = partial(self._write, image_bgr, boxes, names, settings)
-        if switches.fire_and_forget and self._background_tasks:
-            self._background_tasks.add_task(write)
-        elif switches.fire_and_forget and self._thread_pool_executor:
-            self._thread_pool_executor.submit(write)
-        else:
-            return write()
-        return _outputs("Image written in a background task")
+        writer = DatasetWriter(settings, self._allowed_write_directory)
+        if switches.fire_and_forget and (self._background_tasks or self._thread_pool_executor):
+            return self._write_later(writer, labelled)
+        return writer.write(labelled)
 
-    def _write(
-        self, image_bgr: npt.NDArray[np.uint8], boxes: list[Box], names: list[str], settings: ExportSettings
-    ) -> BlockResult:
-        try:
-            folder = self._allowed(Path(settings.target_directory))
-            with Dataset(folder, settings.format, settings.class_names) as dataset:
-                if not boxes and not settings.include_images_without_detections:
-                    dataset.discard(image_bgr)
-                    return _outputs("Image without detections left out")
-                path = dataset.add(
-                    image_bgr,
-                    boxes,
-                    names,
-                    settings.split,
-                    f".{settings.image_format}",
-                    settings.jpeg_quality,
-                )
-        except (DatasetError, OSError, Timeout) as error:
-            return _outputs(f"Could not write to the dataset: {error}", failed=True)
-        return _outputs("Image written", path)
+    def _write_later(self, writer: DatasetWriter, labelled: LabelledImage) -> BlockResult:
+        problem = writer.problem_with(labelled)
+        if problem is not None:
+            return problem
+        write = partial(writer.write_and_log, labelled)
+        if self._background_tasks:
+            self._background_tasks.add_task(write)
+        elif self._thread_pool_executor:
+            self._thread_pool_executor.submit(write)
+        return outputs("Image is being written in a background task")
 
     def _check_access(self) -> None:
         if not self._allow_access_to_file_system:
@@ -383,38 +379,3 @@ class DetectionsDatasetExportBlockV1(WorkflowBlock):
                 "this server does not let workflows write files; its administrator can allow it with "
                 "ALLOW_WORKFLOW_BLOCKS_ACCESSING_LOCAL_STORAGE=True"
             )
-
-    def _allowed(self, target_directory: Path) -> Path:
-        """The folder, with all symbolic links resolved.
-
-        Raises:
-            DatasetError: it is outside the folder in which blocks may write.
-        """
-        folder = target_directory.expanduser().resolve()
-        if self._allowed_write_directory is not None:
-            allowed = Path(self._allowed_write_directory).resolve()
-            if not folder.is_relative_to(allowed):
-                raise DatasetError(
-                    f"{target_directory} is outside the folder in which this server lets blocks write; "
-                    "choose a folder inside it"
-                )
-        return folder
-
-
-def _boxes_and_names(predictions: sv.Detections, image: npt.NDArray[np.uint8]) -> tuple[list[Box], list[str]]:
-    """Boxes in pixels, clipped to the image (H, W, 3), and their class names."""
-    height, width = image.shape[:2]
-    visible = clip_to_image(predictions, width, height)
-    names = visible["class_name"] if len(visible) else []
-    return [tuple(box) for box in visible.xyxy.tolist()], [str(name) for name in names]
-
-
-def _outputs(
-    message: str, path: Path | None = None, failed: bool = False, throttled: bool = False
-) -> dict[str, Any]:
-    return {
-        "error_status": failed,
-        "throttling_status": throttled,
-        "message": message,
-        "image_path": str(path) if path else "",
-    }

@@ -1,16 +1,7 @@
 """The block `workflow_blocks/detections_table@v1`."""
 
-import csv
-import io
-import json
-from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-import supervision as sv
-from inference.core.workflows.execution_engine.constants import (
-    ROOT_PARENT_COORDINATES_KEY,
-    ROOT_PARENT_ID_KEY,
-)
 from inference.core.workflows.execution_engine.entities.base import OutputDefinition, WorkflowImageData
 from inference.core.workflows.execution_engine.entities.types import (
     IMAGE_KIND,
@@ -36,6 +27,13 @@ from roboflow_workflows.execution_engine.entities.workload import (
 from workflow_blocks.blocks.common.client_errors import InvalidInputError, as_client_error
 from workflow_blocks.blocks.common.data_representation import from_engine
 from workflow_blocks.blocks.common.manifest_fields import Fix, checked, explain_errors
+from workflow_blocks.blocks.detections_table.rows import (
+    columns_of,
+    detections_to_rows,
+    name_of,
+    rows_to_csv,
+    rows_to_json_lines,
+)
 
 SHORT_DESCRIPTION = "Turn predictions into CSV or JSON Lines, one row per detection."
 
@@ -48,12 +46,21 @@ The block:
 
 1. Takes the predictions of one image: boxes, masks or keypoints
 2. Makes a row for each detection: the image's name, class name, class id, confidence, and the box in pixels
-   of the original image, also for predictions made on crops or slices of it
+   of the original image, also for predictions made on crops or slices of it. A value that is not known is
+   empty in CSV and null in JSON Lines
 3. Names the image by `image_name`, or else by the name under which the workflow knows the image
-4. Returns `content`, the text of the table
+4. Adds `frame_number` and `frame_time` to the rows of a video if `image` is set: the time in seconds from the
+   start of a file, or the time of day of a stream
+5. Returns `content`, the text of the table, and `log_entry`, the same text, or nothing if nothing was
+   detected. The first `log_entry` of a workflow has the CSV header in any case
 
-CSV text starts with a header line. If nothing was detected, it has only the header line; JSON Lines text is
-then empty.
+CSV text starts with a header line. If nothing was detected, `content` has only the header line; JSON Lines
+text is then empty.
+
+Some blocks (e.g., Detections Merge) drop the place of a crop from its predictions. With `image` set to the
+crop, boxes are still in pixels of the original image. Without it, the column `pixels_of` names the image that
+the pixels belong to, or says `unknown`. If an image was resized or rotated before the detection, its pixels
+are those of the changed image.
 
 ## Example
 
@@ -86,21 +93,15 @@ photo.jpg,red circle,0,0.9731,12.0,30.5,80.25,99.0
 
 - **After blocks that output object detections, instance segmentations or keypoints**, also after filters,
   trackers and Detections Stitch
-- **Before Local File Sink** to save `content`, with `file_type` `csv`
+- **Before Local File Sink** to save `log_entry`. With `output_mode` `append_log`: `csv` text with `file_type`
+  `csv`, or `jsonl` text with `file_type` `txt` (`json` refuses several lines). The sink does not run for
+  images without a `log_entry`
 - **Before notification blocks** (e.g., Email Notification) to send `content`
 
 The block needs no network.
 """
 
-CLASS_NAME_KEY = "class_name"
-_PIXEL_DECIMALS = 2
-_CONFIDENCE_DECIMALS = 4
-
-Row = dict[str, str | int | float]
-
 TableFormat = Annotated[Literal["csv", "jsonl"], Fix("give 'csv' or 'jsonl'")]
-
-COLUMNS = ("image_name", "class_name", "class_id", "confidence", "x_min", "y_min", "x_max", "y_max")
 
 
 class _Fields(BaseModel):
@@ -166,7 +167,10 @@ class BlockManifest(WorkflowBlockManifest):
 
     @classmethod
     def describe_outputs(cls) -> list[OutputDefinition]:
-        return [OutputDefinition(name="content", kind=[STRING_KIND])]
+        return [
+            OutputDefinition(name="content", kind=[STRING_KIND]),
+            OutputDefinition(name="log_entry", kind=[STRING_KIND]),
+        ]
 
     @classmethod
     def get_execution_engine_compatibility(cls) -> str | None:
@@ -187,6 +191,9 @@ class BlockManifest(WorkflowBlockManifest):
 class DetectionsTableBlockV1(WorkflowBlock):
     """Writes one image's detections as text."""
 
+    def __init__(self) -> None:
+        self._is_log_begun = False
+
     @classmethod
     def get_manifest(cls) -> type[WorkflowBlockManifest]:
         return BlockManifest
@@ -200,49 +207,15 @@ class DetectionsTableBlockV1(WorkflowBlock):
     ) -> BlockResult:
         try:
             table_format = checked(_Fields, format=format).format
+            detections = from_engine(predictions, self.__class__.__name__)
+            name = image_name or name_of(image, detections)
+            rows = list(detections_to_rows(detections, name, image))
         except InvalidInputError as error:
             raise as_client_error(error, self) from error
-        detections = from_engine(predictions, self.__class__.__name__)
-        rows = list(detections_to_rows(detections, image_name or _name_of(image, detections)))
-        return {"content": rows_to_csv(rows) if table_format == "csv" else rows_to_json_lines(rows)}
-
-
-def detections_to_rows(detections: sv.Detections, image_name: str) -> Iterator[Row]:
-    """A row for each detection, with its box in pixels of the original image."""
-    offsets = detections.data.get(ROOT_PARENT_COORDINATES_KEY)
-    for index in range(len(detections)):
-        left, top = offsets[index] if offsets is not None else (0, 0)
-        x_min, y_min, x_max, y_max = detections.xyxy[index].tolist()
-        confidence = detections.confidence[index] if detections.confidence is not None else 1.0
-        yield {
-            "image_name": image_name,
-            "class_name": str(detections.data[CLASS_NAME_KEY][index]),
-            "class_id": int(detections.class_id[index]) if detections.class_id is not None else 0,
-            "confidence": round(float(confidence), _CONFIDENCE_DECIMALS),
-            "x_min": round(x_min + float(left), _PIXEL_DECIMALS),
-            "y_min": round(y_min + float(top), _PIXEL_DECIMALS),
-            "x_max": round(x_max + float(left), _PIXEL_DECIMALS),
-            "y_max": round(y_max + float(top), _PIXEL_DECIMALS),
-        }
-
-
-def rows_to_csv(rows: list[Row]) -> str:
-    """CSV text: a header line and one line for each row, each ending in a line feed."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def rows_to_json_lines(rows: list[Row]) -> str:
-    """JSON Lines text: a JSON object on its own line for each row."""
-    return "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)
-
-
-def _name_of(image: WorkflowImageData | None, detections: sv.Detections) -> str:
-    """The name under which the workflow knows the original image."""
-    if image is not None:
-        return str(image.workflow_root_ancestor_metadata.parent_id)
-    names = detections.data.get(ROOT_PARENT_ID_KEY)
-    return str(names[0]) if names is not None and len(names) else ""
+        if table_format == "csv":
+            content = rows_to_csv(rows, columns_of(image, rows))
+        else:
+            content = rows_to_json_lines(rows)
+        is_header_needed = table_format == "csv" and not self._is_log_begun
+        self._is_log_begun = True
+        return {"content": content, "log_entry": content if rows or is_header_needed else None}

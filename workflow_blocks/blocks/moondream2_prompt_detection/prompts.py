@@ -6,6 +6,7 @@ from inference.core.workflows.execution_engine.entities.base import Batch
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints
 
 from workflow_blocks.blocks.common.manifest_fields import Fix, checked
+from workflow_blocks.blocks.common.prompts import normalised
 
 MAX_PROMPTS = 64
 MAX_PROMPT_LENGTH = 256
@@ -14,7 +15,7 @@ _Item = TypeVar("_Item")
 
 
 def _stripped(value: object) -> object:
-    return value.strip() if isinstance(value, str) else value
+    return normalised(value) if isinstance(value, str) else value
 
 
 def _without_repeats(items: list[_Item]) -> list[_Item]:

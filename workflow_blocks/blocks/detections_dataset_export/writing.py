@@ -1,0 +1,136 @@
+"""Writing one image and its detections to a dataset."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import supervision as sv
+from filelock import Timeout
+from inference.core.workflows.execution_engine.entities.base import WorkflowImageData
+
+from workflow_blocks.blocks.common.boxes import clip_to_image
+from workflow_blocks.blocks.common.class_names import class_names_of
+from workflow_blocks.blocks.common.images import to_bgr_uint8
+from workflow_blocks.blocks.common.manifest_fields import checked
+from workflow_blocks.blocks.detections_dataset_export.settings import DetectedNames, ExportSettings
+from workflow_blocks.blocks.detections_dataset_export.source import original_bytes, source_name
+from workflow_blocks.datasets.dataset import Dataset
+from workflow_blocks.datasets.errors import DatasetError
+from workflow_blocks.datasets.records import Box
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """An image (H, W, 3) with boxes in its pixels and their class names."""
+
+    image_bgr: npt.NDArray[np.uint8]
+    boxes: list[Box]
+    names: list[str]
+    source_name: str
+    original: bytes | None
+
+
+def label(image: WorkflowImageData, detections: sv.Detections, image_name: str | None) -> LabelledImage:
+    """An image with its detections; boxes are clipped to it.
+
+    Raises:
+        InvalidInputError: the image has no pixels, or a detection has no class name, or one that no file can
+            hold.
+    """
+    image_bgr = to_bgr_uint8(image.numpy_image)
+    height, width = image_bgr.shape[:2]
+    visible = clip_to_image(detections, width, height)
+    names = checked(DetectedNames, predictions=class_names_of(visible)).predictions
+    boxes = [tuple(box) for box in visible.xyxy.tolist()]
+    return LabelledImage(image_bgr, boxes, names, image_name or source_name(image), original_bytes(image))
+
+
+class DatasetWriter:
+    """Writes images to the dataset that the settings name."""
+
+    def __init__(self, settings: ExportSettings, allowed_directory: str | None) -> None:
+        self._settings = settings
+        self._allowed_directory = allowed_directory
+
+    def problem_with(self, labelled: LabelledImage) -> dict[str, Any] | None:
+        """The outputs of an image that certainly cannot be written, or None."""
+        try:
+            with self._open() as dataset:
+                dataset.check_classes(labelled.names)
+        except (DatasetError, OSError, Timeout) as error:
+            return _failure(error)
+        return None
+
+    def write(self, labelled: LabelledImage) -> dict[str, Any]:
+        """Writes an image, or removes it if it has no detections any more; returns the step's outputs."""
+        settings = self._settings
+        try:
+            with self._open() as dataset:
+                if not labelled.boxes and not settings.include_images_without_detections:
+                    dataset.discard(labelled.image_bgr)
+                    return outputs("Image without detections left out")
+                path = dataset.add(
+                    labelled.image_bgr,
+                    labelled.boxes,
+                    labelled.names,
+                    settings.split,
+                    f".{settings.image_format}",
+                    settings.jpeg_quality,
+                    labelled.source_name,
+                    labelled.original,
+                )
+        except (DatasetError, OSError, Timeout) as error:
+            return _failure(error)
+        return outputs("Image written", path)
+
+    def write_and_log(self, labelled: LabelledImage) -> dict[str, Any]:
+        """Like `write`; a failure is logged, since nobody looks at the outputs of a background task."""
+        try:
+            result = self.write(labelled)
+        except Exception:
+            logger.exception("Could not write to the dataset %s", self._settings.target_directory)
+            raise
+        if result["error_status"]:
+            logger.warning("%s: %s", self._settings.target_directory, result["message"])
+        return result
+
+    def _open(self) -> Dataset:
+        return Dataset(self._allowed_folder(), self._settings.format, self._settings.class_list)
+
+    def _allowed_folder(self) -> Path:
+        """The dataset's folder, with all symbolic links resolved.
+
+        Raises:
+            DatasetError: it is outside the folder in which blocks may write.
+        """
+        target = self._settings.target_directory
+        folder = Path(target).expanduser().resolve()
+        if self._allowed_directory is not None:
+            allowed = Path(self._allowed_directory).resolve()
+            if not folder.is_relative_to(allowed):
+                raise DatasetError(
+                    f"{target} is outside the folder in which this server lets blocks write; choose a folder "
+                    "inside it"
+                )
+        return folder
+
+
+def outputs(
+    message: str, path: Path | None = None, failed: bool = False, throttled: bool = False
+) -> dict[str, Any]:
+    """The outputs of the step."""
+    return {
+        "error_status": failed,
+        "throttling_status": throttled,
+        "message": message,
+        "image_path": str(path) if path else "",
+    }
+
+
+def _failure(error: Exception) -> dict[str, Any]:
+    return outputs(f"Could not write to the dataset: {error}", failed=True)

@@ -1,0 +1,17 @@
+"""Which class names a dataset's files can hold."""
+
+import unicodedata
+
+from workflow_blocks.datasets.errors import DatasetError
+
+
+def check_class_name(name: str) -> None:
+    """Refuses a name that some format's files cannot hold.
+
+    Raises:
+        DatasetError: the name is empty, or has control characters or lone surrogates.
+    """
+    if not name or any(unicodedata.category(c) in ("Cc", "Cs") or c in "\ufffe\uffff" for c in name):
+        raise DatasetError(
+            f"the class name {name!r} cannot be written; give a name without control characters"
+        )
