@@ -288,3 +288,44 @@ def test_a_log_has_a_line_for_each_detection_and_no_others(run_workflow, tmp_pat
     assert (
         len(read_csv(log.read_text()) if format == "csv" else [strict_json(line) for line in lines]) == n_rows
     )
+
+
+def test_merged_detections_of_a_crop_are_written_in_the_image(run_workflow):
+    crop = {
+        "type": "roboflow_core/absolute_static_crop@v1",
+        "name": "crop",
+        "images": "$inputs.image",
+        "x_center": 600,
+        "y_center": 400,
+        "width": 400,
+        "height": 400,
+    }
+    merge = {
+        "type": "roboflow_core/detections_merge@v1",
+        "name": "merge",
+        "predictions": "$steps.detection.predictions",
+    }
+    table = {
+        "type": "workflow_blocks/detections_table@v1",
+        "name": "table",
+        "predictions": "$steps.merge.predictions",
+        "image": "$steps.crop.crops",
+    }
+    definition = workflow(
+        crop,
+        detection_step(images="$steps.crop.crops", prompts="shape"),
+        merge,
+        table,
+        inputs=(),
+        outputs={"content": "$steps.table.content", "own": "$steps.merge.predictions"},
+    )
+    wide = np.full((700, 1000, 3), 200, np.uint8)
+    scene = image_bgr(0)
+    wide[250 : 250 + scene.shape[0], 410 : 410 + scene.shape[1]] = scene
+
+    (result,) = run_workflow(definition, image=wide)
+
+    (row,) = read_csv(result["content"])
+    corners = [float(row[name]) for name in ("x_min", "y_min", "x_max", "y_max")]
+    np.testing.assert_allclose(corners, result["own"].xyxy[0] + [400, 200, 400, 200], atol=0.01)
+    assert row["image_name"] == "image"
