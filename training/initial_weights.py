@@ -42,14 +42,16 @@ def _quieten_blocks(part: nn.Module) -> None:
 
 
 def _cosine_filters(config: VisionConfig) -> Tensor:
-    """(C, 3 * patch ** 2): half of the filters read brightness, a quarter each of two colour axes.
+    """(C, 3 * patch ** 2): about half of the filters read brightness, a quarter each of two colour axes.
 
     Each is scaled up by its frequency, as images have less of the high ones.
     """
     patch, dim = config.enc_patch_size, config.enc_dim
     axes = torch.tensor([[1.0, 1.0, 1.0], [1.0, -1.0, 0.0], [0.5, 0.5, -1.0]])
+    of_brightness = min(dim - 2 * (dim // 4), patch**2)
+    of_colour = (dim - of_brightness) // 2
     filters = []
-    for axis, count in zip(axes, (dim - 2 * (dim // 4), dim // 4, dim // 4), strict=True):
+    for axis, count in zip(axes, (dim - 2 * of_colour, of_colour, of_colour), strict=True):
         ordered = sorted(
             ((u, v) for u in range(patch) for v in range(patch)), key=lambda uv: (math.hypot(*uv), uv)
         )

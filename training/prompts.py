@@ -16,6 +16,7 @@ OTHER_NOUNS = (
     "person wearing a hat", "license plate", "traffic light", "crack", "scratch", "defect", "boat", "plane",
 )  # fmt: skip
 ANY_NOUNS = ("shape", "object", "thing")
+ARTICLES = ("a", "the", "all", "every", "any", "all the", "each", "one")
 
 
 @dataclass(frozen=True)
@@ -35,26 +36,6 @@ def plain_prompt(question: Question) -> str:
     return " ".join(word for word in (question.colour, question.shape or "shape") if word)
 
 
-def random_question(rng: np.random.Generator, objects: tuple[SceneObject, ...]) -> Question:
-    """A question about a scene, in turn general, answerable, hard to deny, or senseless."""
-    kind = rng.random()
-    colour, shape = str(rng.choice(list(COLOURS))), str(rng.choice(SHAPES))
-    if objects and kind < 0.75:
-        chosen, other = (objects[int(rng.integers(len(objects)))] for _ in range(2))
-        # Colour of one object and shape of another: often there, else a near miss.
-        colour, shape = chosen.colour, (chosen.shape if kind < 0.4 else other.shape)
-    if rng.random() < 0.1:
-        return Question(impossible=True)
-    breadth = rng.random()
-    if breadth < 0.12:
-        return Question(shape=shape)
-    if breadth < 0.24:
-        return Question(colour=colour)
-    if breadth < 0.3:
-        return Question()
-    return Question(colour=colour, shape=shape)
-
-
 def random_wording(rng: np.random.Generator, question: Question) -> str:
     """One of the ways in which people ask for a thing."""
     if question.impossible:
@@ -63,21 +44,24 @@ def random_wording(rng: np.random.Generator, question: Question) -> str:
     return _dress(rng, question.colour, noun)
 
 
-def _dress(rng: np.random.Generator, colour: str | None, noun: str) -> str:
-    if rng.random() < 0.3:
-        noun += "s"
+def dress(rng: np.random.Generator, colour: str | None, noun: str) -> str:
+    """A noun with its colour, if one is given, at times after an article."""
     words = noun
     if colour is not None:
         style = rng.random()
-        if style < 0.9:
-            words = f"{colour} {noun}"
-        elif style < 0.95:
-            words = f"{colour} {rng.choice(['coloured', 'colored'])} {noun}"
-        else:
+        words = f"{colour} {noun}"
+        if style > 0.95:
             words = f"{noun} that {'are' if noun.endswith('s') else 'is'} {colour}"
+        elif style > 0.9:
+            words = f"{colour} {rng.choice(['coloured', 'colored'])} {noun}"
     if rng.random() < 0.35:
-        words = f"{rng.choice(['a', 'the', 'all', 'every', 'any', 'all the', 'each', 'one'])} {words}"
+        words = f"{rng.choice(ARTICLES)} {words}"
     return words
+
+
+def _dress(rng: np.random.Generator, colour: str | None, noun: str) -> str:
+    """The same, at times in the plural."""
+    return dress(rng, colour, f"{noun}s" if rng.random() < 0.3 else noun)
 
 
 def _senseless(rng: np.random.Generator) -> str:

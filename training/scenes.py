@@ -90,10 +90,10 @@ def draw_scene(seed: int, options: SceneOptions = DEFAULT_OPTIONS) -> Scene:
     """Draws the scene of `seed`."""
     rng = np.random.default_rng(seed)
     width, height = _choose_resolution(rng, options)
-    image, taken_colour = _draw_background(rng, width, height)
-    _draw_clutter(rng, image)
+    image, taken_colour = draw_background(rng, width, height)
+    draw_clutter(rng, image)
     objects, object_map = _draw_objects(rng, image, taken_colour, options)
-    return Scene(_photograph(rng, image, options), objects, object_map)
+    return Scene(photograph(rng, image, options), objects, object_map)
 
 
 def _choose_resolution(rng: np.random.Generator, options: SceneOptions) -> tuple[int, int]:
@@ -103,26 +103,26 @@ def _choose_resolution(rng: np.random.Generator, options: SceneOptions) -> tuple
     return (long, short) if rng.random() < 0.7 else (short, long)
 
 
-def _colour_in(rng: np.random.Generator, ranges: Hsv) -> Colour:
+def colour_in(rng: np.random.Generator, ranges: Hsv) -> Colour:
     hue, saturation, value = (rng.uniform(*bounds) for bounds in ranges)
-    return _rgb(hue, saturation, value)
+    return hsv_to_rgb(hue, saturation, value)
 
 
-def _rgb(hue: float, saturation: float, value: float) -> Colour:
+def hsv_to_rgb(hue: float, saturation: float, value: float) -> Colour:
     red, green, blue = colorsys.hsv_to_rgb(hue % 360 / 360, saturation, value)
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def _muted_colour(rng: np.random.Generator) -> Colour:
-    return _rgb(rng.uniform(0, 360), rng.uniform(0, 0.3), rng.uniform(0.05, 1.0))
+    return hsv_to_rgb(rng.uniform(0, 360), rng.uniform(0, 0.3), rng.uniform(0.05, 1.0))
 
 
-def _draw_background(rng: np.random.Generator, width: int, height: int) -> tuple[UInt8Array, str | None]:
+def draw_background(rng: np.random.Generator, width: int, height: int) -> tuple[UInt8Array, str | None]:
     """A background and the name of the object colour that would not show on it, if any."""
     kind = rng.choice(["flat", "saturated", "gradient", "patches", "stripes"], p=[0.2, 0.1, 0.3, 0.25, 0.15])
     if kind == "saturated":
         name = str(rng.choice(list(COLOURS)))
-        return np.full((height, width, 3), _colour_in(rng, COLOURS[name]), np.uint8), name
+        return np.full((height, width, 3), colour_in(rng, COLOURS[name]), np.uint8), name
     if kind == "flat":
         grey = round(float(rng.choice([0, 40, 128, 200, 255])))
         colour = (grey, grey, grey) if rng.random() < 0.4 else _muted_colour(rng)
@@ -145,14 +145,14 @@ def _draw_background(rng: np.random.Generator, width: int, height: int) -> tuple
     return np.clip(image, 0, 255).astype(np.uint8), None
 
 
-def _draw_clutter(rng: np.random.Generator, image: UInt8Array) -> None:
+def draw_clutter(rng: np.random.Generator, image: UInt8Array) -> None:
     """Draws lines, rings, dots, scribbles and letters: nothing that could pass for a filled shape."""
     if rng.random() < 0.2:
         return
     height, width = image.shape[:2]
     short = min(height, width)
     for _ in range(int(rng.integers(1, 14))):
-        vivid = _rgb(rng.uniform(0, 360), rng.uniform(0.3, 1), rng.uniform(0.2, 1))
+        vivid = hsv_to_rgb(rng.uniform(0, 360), rng.uniform(0.3, 1), rng.uniform(0.2, 1))
         colour = vivid if rng.random() < 0.6 else _muted_colour(rng)
         at = (int(rng.integers(width)), int(rng.integers(height)))
         thin = max(1, round(short * rng.uniform(0.002, 0.012)))
@@ -198,14 +198,14 @@ def _draw_objects(
             if options.look_alikes and rng.random() < options.look_alikes:
                 colour = str(rng.choice(list(LOOK_ALIKES)))
                 ranges = LOOK_ALIKES[colour]
-            outline = _place(rng, shape, width, height, options)
-            mask, top, left = _rasterise(outline, width, height)
+            outline = place(rng, shape, width, height, options)
+            mask, top, left = rasterise(outline, width, height)
             drawn = mask > 127
             region = object_map[top : top + mask.shape[0], left : left + mask.shape[1]]
             if _hides_too_much(drawn, region, object_map, colour, placed, options.min_visible):
                 continue
             patch = image[top : top + mask.shape[0], left : left + mask.shape[1]]
-            _paint(rng, patch, mask, _colour_in(rng, ranges))
+            paint(rng, patch, mask, colour_in(rng, ranges))
             region[drawn] = len(placed) + 1
             placed.append((colour, shape, outline, int(drawn.sum())))
             break
@@ -216,9 +216,7 @@ def _draw_objects(
     return objects, object_map
 
 
-def _place(
-    rng: np.random.Generator, shape: str, width: int, height: int, options: SceneOptions
-) -> FloatArray:
+def place(rng: np.random.Generator, shape: str, width: int, height: int, options: SceneOptions) -> FloatArray:
     """The outline (K, 2) of a shape of random size and rotation that lies inside the image."""
     outline = _unit_outline(shape)
     angle = rng.uniform(0, 2 * math.pi) if rng.random() < 0.75 else 0.0
@@ -249,7 +247,7 @@ def _unit_outline(shape: str) -> FloatArray:
     return np.stack((np.cos(angles) * radii, np.sin(angles) * radii), axis=1)
 
 
-def _rasterise(outline: FloatArray, width: int, height: int) -> tuple[UInt8Array, int, int]:
+def rasterise(outline: FloatArray, width: int, height: int) -> tuple[UInt8Array, int, int]:
     """The outline's anti-aliased coverage (0-255) in its own rectangle, and that rectangle's top, left."""
     left, top = np.maximum(np.floor(outline.min(axis=0)).astype(int) - 1, 0)
     right, bottom = np.minimum(np.ceil(outline.max(axis=0)).astype(int) + 2, [width, height])
@@ -277,7 +275,7 @@ def _hides_too_much(
     return False
 
 
-def _paint(rng: np.random.Generator, patch: UInt8Array, mask: UInt8Array, colour: Colour) -> None:
+def paint(rng: np.random.Generator, patch: UInt8Array, mask: UInt8Array, colour: Colour) -> None:
     """Fills a shape, at times with shading and an edge line."""
     fill = np.empty((*mask.shape, 3), np.float32)
     fill[:] = colour
@@ -309,7 +307,9 @@ def _visible_box(
     return x_min, y_min, x_max, y_max
 
 
-def _photograph(rng: np.random.Generator, image: UInt8Array, options: SceneOptions) -> UInt8Array:
+def photograph(
+    rng: np.random.Generator, image: UInt8Array, options: SceneOptions = DEFAULT_OPTIONS
+) -> UInt8Array:
     """Blur, light, sensor noise and JPEG, each at times."""
     short = min(image.shape[:2])
     if rng.random() < 0.2:

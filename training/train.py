@@ -1,347 +1,284 @@
 """Trains the demo model: `make train`, or `python -m training.train --help`.
 
-Four stages, each resumed from its last checkpoint when run again:
+Three stages, each resumed from the last checkpoint when run again:
 
-1. encoder: the vision encoder alone, on what every patch shows;
-2. detection: the text decoder and region heads, on the frozen encoder's features;
-3. joint: everything together;
-4. polish: the same again, from a lower learning rate.
+1. encoder: the vision encoder alone, on what every patch of a crop shows;
+2. decoder: the text decoder and region heads, on what the encoder sees;
+3. joint: everything together.
 
-Every batch is drawn from a seed made of stage and step, so that a resumed run goes on as one that was
-never stopped.
+The learning rate stays level until the end of a stage, so that a run can be stopped at any time and
+finished: `--finish MINUTES` lets the rate fall from the last checkpoint on and writes a package; the run
+itself stays as it is.
 """
 
-import math
-from collections.abc import Callable, Sequence
+import os
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import torch
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor, nn
+from torch import nn
 
+from training import checkpoints
+from training.batches import Batches, CropBatch, PictureBatch, draw_ahead
+from training.checkpoints import Progress
 from training.demo_config import DEMO_CONFIG
-from training.detection_stage import Packed, detection_losses, pack, pack_scene, scene_objects
-from training.encoder_stage import DenseHead, DenseTargets, crop_batch, dense_loss, turn_randomly
+from training.evaluate_quickly import figures_of_crops, figures_of_pictures
 from training.export import export_package
-from training.initial_weights import initialise_decoder, initialise_vision
-from training.muon import Muon
-from training.scene_store import MAX_OBJECTS, Shard, draw_shards, load_shard, shard_path
+from training.folder import training_folder
+from training.icons import UNSEEN_SET, Drawings, IconsError, load_drawings, load_trained_drawings
+from training.run_log import FIGURES, RunLog
 from training.tokenizer import make_tokenizer
-from workflow_blocks.moondream2.model import Moondream2
+from training.trainee import Trainee
+from workflow_blocks.moondream2.checkpoint import load_model
+from workflow_blocks.moondream2.config import Moondream2Config
 
-SEED = 20261123
+SEED = 20261125
 
 
 @dataclass(frozen=True)
 class Stage:
-    """How long and how fast a stage learns; a batch counts crops in the first stage, then scenes."""
+    """How long and how fast a stage learns; a batch counts crops in the first stage, then pictures.
+
+    The learning rate falls to `last_rate` of itself over the last `fall` of the steps.
+    """
 
     name: str
     steps: int
     batch_size: int
     learning_rate: float
+    fall: float
+    last_rate: float
+    evaluate_every: int
 
 
-ENCODER = Stage("encoder", steps=4500, batch_size=32, learning_rate=1.5e-3)
-DETECTION = Stage("detection", steps=2400, batch_size=16, learning_rate=1.2e-3)
-JOINT = Stage("joint", steps=1100, batch_size=16, learning_rate=6e-4)
-POLISH = Stage("polish", steps=480, batch_size=16, learning_rate=4e-4)
-STAGES = (ENCODER, DETECTION, JOINT, POLISH)
+ENCODER = Stage("encoder", 9000, 64, 2e-3, fall=0.25, last_rate=0.1, evaluate_every=500)
+DECODER = Stage("decoder", 6000, 16, 1.2e-3, fall=0.0, last_rate=1.0, evaluate_every=1500)
+JOINT = Stage("joint", 16000, 16, 8e-4, fall=0.25, last_rate=0.01, evaluate_every=1000)
+STAGES = (ENCODER, DECODER, JOINT)
 
-N_SHARDS = 50
 WARM_UP_STEPS = 200
 # Muon's learning rate as a multiple of AdamW's.
 MUON_FACTOR = 3.3
-CHECKPOINT_EVERY = 200
-
-# An empty crop is drawn this many times as often as one that shows one object.
-EMPTY_CROP_WEIGHT = 0.15
+CHECKPOINT_EVERY = 100
+LOG_EVERY = 20
 
 # Targets start as wide bells around the true bin and narrow to a few bins: places first, precision later.
 FIRST_BLUR, LAST_BLUR = 20.0, 3.0
+BLUR_NARROWS = 0.6  # over this share of the decoder stage
 
 
-class Trainee(nn.Module):
-    """The model and the training-only head that tells what each image embedding shows."""
+@dataclass
+class Run:
+    """What a run works with."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.model = Moondream2(DEMO_CONFIG)
-        initialise_vision(self.model.vision)
-        initialise_decoder(self.model)
-        self.crop_head = DenseHead(DEMO_CONFIG.vision.enc_dim)
-        self.embedding_head = DenseHead(DEMO_CONFIG.text.dim)
+    folder: Path
+    trainee: Trainee
+    device: torch.device
+    styles: list[Drawings]
+    unseen: list[Drawings]
+    workers: int
+    scale: float
+    log: RunLog
+    seconds: float = 0.0  # of training before this process
+
+    def steps_of(self, stage: Stage) -> int:
+        return max(2, round(stage.steps * self.scale))
+
+
+def train(run: Run) -> None:
+    """Runs what is left of every stage."""
+    checkpoint = checkpoints.load(run.folder, run.device)
+    first = STAGES[0].name
+    if checkpoint is not None:
+        progress = Progress(**checkpoint["progress"])
+        run.trainee.load_state_dict(checkpoint["trainee"])
+        run.log.rewind(progress.stage, progress.step)
+        run.seconds, first = progress.seconds, progress.stage
+    for stage in STAGES[[stage.name for stage in STAGES].index(first) :]:
+        optimizers = optimizers_of(run.trainee, stage)
+        step = 0
+        if checkpoint is not None and checkpoint["progress"]["stage"] == stage.name:
+            step = checkpoint["progress"]["step"]
+            for optimizer, state in zip(optimizers, checkpoint["optimizers"], strict=True):
+                optimizer.load_state_dict(state)
+        checkpoint = None
+        run_stage(run, stage, optimizers, step)
+        checkpoints.keep_as(run.folder, f"{stage.name}.pt")
+
+
+def optimizers_of(trainee: Trainee, stage: Stage) -> tuple[torch.optim.Optimizer, ...]:
+    return trainee.make_optimizers(
+        trainee.parameters_of(encoder=stage is not DECODER, decoder=stage is not ENCODER)
+    )
+
+
+def run_stage(run: Run, stage: Stage, optimizers: tuple[torch.optim.Optimizer, ...], first: int) -> None:
+    """Takes the steps that are left of a stage, logs and keeps checkpoints."""
+    steps, started, before = run.steps_of(stage), time.monotonic(), run.seconds
+    evaluate_every = max(1, round(stage.evaluate_every * run.scale))
+    sums: dict[str, float] = defaultdict(float)
+    since, at = first, time.monotonic()
+    for step, batch in enumerate(batches_of(run, stage, first, steps), first):
+        losses = take_step(run, stage, optimizers, batch, step, rate_at(stage, step, steps))
+        run.seconds = before + time.monotonic() - started
+        done = step + 1
+        for name, value in losses.items():
+            sums[name] += value
+        if done % LOG_EVERY == 0 or done == steps:
+            means = {name: round(total / (done - since), 4) for name, total in sums.items()}
+            entry = {"stage": stage.name, "step": done, "hours": round(run.seconds / 3600, 4)}
+            speed = (done - since) / (time.monotonic() - at)
+            run.log.write(entry | {"steps_per_second": round(speed, 3), "losses": means})
+            sums.clear()
+            since, at = done, time.monotonic()
+        if done % CHECKPOINT_EVERY == 0 or done == steps:
+            checkpoints.save(run.folder, run.trainee, optimizers, Progress(stage.name, done, run.seconds))
+        if done % evaluate_every == 0 or done == steps:
+            evaluate(run, stage, done)
+            at = time.monotonic()
+
+
+def batches_of(run: Run, stage: Stage, first: int, last: int) -> Iterator[CropBatch | PictureBatch]:
+    batches = Batches(run.styles, STAGES.index(stage), stage.batch_size, of_crops=stage is ENCODER)
+    return draw_ahead(batches, first, last, run.workers)
+
+
+def take_step(
+    run: Run,
+    stage: Stage,
+    optimizers: tuple[torch.optim.Optimizer, ...],
+    batch: CropBatch | PictureBatch,
+    step: int,
+    rate: float,
+) -> dict[str, float]:
+    """Learns from one batch and gives its losses."""
+    for optimizer, factor in zip(optimizers, (1.0, MUON_FACTOR), strict=True):
+        for group in optimizer.param_groups:
+            group["lr"] = rate * factor
+    if isinstance(batch, CropBatch):
+        losses = run.trainee.crop_losses(batch.to(run.device))
+    else:
+        blur = max(LAST_BLUR, FIRST_BLUR * (1 - step / (BLUR_NARROWS * run.steps_of(DECODER))))
+        blur = blur if stage is DECODER else LAST_BLUR
+        losses = run.trainee.picture_losses(batch.to(run.device), blur, encoder_learns=stage is JOINT)
+    torch.stack(list(losses.values())).sum().backward()
+    parameters = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
+    nn.utils.clip_grad_norm_(parameters, 1.0)
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad()
+    return {name: float(value.detach()) for name, value in losses.items()}
+
+
+def rate_at(stage: Stage, step: int, steps: int) -> float:
+    """The learning rate: a warm-up, level, then falling in a line."""
+    warm = min(1.0, (step + 1) / WARM_UP_STEPS)
+    left = (steps - step) / max(stage.fall * steps, 1)
+    falling = stage.last_rate + (1 - stage.last_rate) * min(1.0, left) if stage.fall else 1.0
+    return stage.learning_rate * warm * falling
+
+
+def evaluate(run: Run, stage: Stage, step: int) -> None:
+    """Logs figures on pictures kept aside, and draws the log."""
+    measure = figures_of_crops if stage is ENCODER else figures_of_pictures
+    figures = {
+        f"{name} ({style})": round(value, 4)
+        for style, styles in (("trained styles", run.styles), ("style never seen", run.unseen))
+        for name, value in measure(run.trainee, styles, run.scale).items()
+    }
+    hours = round(run.seconds / 3600, 4)
+    run.log.write({"stage": stage.name, "step": step, "hours": hours, FIGURES: figures})
+    run.log.draw()
+
+
+def finish(run: Run, minutes: float) -> None:
+    """From the last checkpoint on, lets the learning rate fall to nothing within some minutes of training."""
+    checkpoint = checkpoints.load(run.folder, run.device)
+    if checkpoint is None or checkpoint["progress"]["stage"] == ENCODER.name:
+        raise typer.BadParameter("there is no checkpoint of the decoder yet; train on", param_hint="--finish")
+    progress = Progress(**checkpoint["progress"])
+    run.trainee.load_state_dict(checkpoint["trainee"])
+    optimizers = optimizers_of(run.trainee, JOINT)
+    if progress.stage == JOINT.name:
+        for optimizer, state in zip(optimizers, checkpoint["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+    started, step = time.monotonic(), progress.step if progress.stage == JOINT.name else 0
+    for batch in batches_of(run, JOINT, step, 10**9):
+        done = (time.monotonic() - started) / (60 * minutes)
+        if done >= 1:
+            break
+        take_step(run, JOINT, optimizers, batch, step, JOINT.learning_rate * max(1 - done, 0.01))
+        step += 1
+    typer.echo(f"finished after {step} steps of the joint stage")
+
+
+def start_from(trainee: Trainee, package: Path, folder: Path) -> None:
+    """Begins the joint stage with a package's weights."""
+    config = Moondream2Config.from_file(package / "config.json")
+    if config.model_dump(exclude={"tokenizer"}) != DEMO_CONFIG.model_dump(exclude={"tokenizer"}):
+        raise typer.BadParameter(f"{package} has other sizes than training makes", param_hint="--from")
+    model = load_model(package, config, torch.device("cpu"), torch.float32)
+    trainee.model.load_state_dict(model.state_dict())
+    checkpoints.save(folder, trainee, optimizers_of(trainee, JOINT), Progress(JOINT.name, 0, 0.0))
+
+
+def choose_device(name: str) -> torch.device:
+    if name != "auto":
+        return torch.device(name)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def main(
-    folder: Annotated[Path, typer.Option(help="Where scenes and checkpoints are kept.")] = Path(
-        "training/runs"
-    ),
-    output: Annotated[Path, typer.Option(help="Where the trained package is written.")] = Path(
-        "workflow_blocks/demo_model"
-    ),
-    shards: Annotated[int, typer.Option(help="How many shards of 500 scenes to draw.")] = N_SHARDS,
+    folder: Annotated[
+        Path | None, typer.Option(help="Checkpoints and log; by default 'run' in TRAINING_FOLDER.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Where the package is written; by default 'package' in the folder.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ... or auto.")] = "auto",
+    threads: Annotated[int, typer.Option(help="Threads of PyTorch on the CPU; 0 for all cores.")] = 0,
+    workers: Annotated[int, typer.Option(help="Processes that draw pictures ahead.")] = 1,
     scale: Annotated[float, typer.Option(help="Stretches every stage; a small value tries the code.")] = 1.0,
+    from_package: Annotated[
+        Path | None,
+        typer.Option("--from", help="Start from this package's weights, if there is no checkpoint."),
+    ] = None,
+    finish_minutes: Annotated[
+        float | None,
+        typer.Option(
+            "--finish", help="Finish from the last checkpoint in so many minutes; the run stays as it is."
+        ),
+    ] = None,
 ) -> None:
-    """Trains the demo model from nothing and writes it as a package."""
+    """Trains the demo model, or goes on from its last checkpoint, and writes it as a package."""
+    folder = folder or training_folder() / "run"
+    try:
+        styles, unseen = load_trained_drawings(), [load_drawings(UNSEEN_SET)]
+    except IconsError as error:
+        typer.secho(f"Error: {error}", err=True, fg="red")
+        raise typer.Exit(1) from error
     torch.manual_seed(SEED)
-    progress = Progress(
-        TextColumn("{task.description:>10}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[status]}"),
+    torch.set_num_threads(threads or os.cpu_count() or 1)
+    torch.set_float32_matmul_precision("high")
+    folder.mkdir(parents=True, exist_ok=True)
+    trainee = Trainee()
+    if from_package is not None and not (folder / checkpoints.LATEST).exists():
+        start_from(trainee, from_package, folder)
+    target = choose_device(device)
+    log = RunLog(folder, [stage.name for stage in STAGES])
+    run = Run(folder, trainee.to(target), target, styles, unseen, workers, scale, log)
+    work: Callable[[], None] = (
+        (lambda: train(run)) if finish_minutes is None else (lambda: finish(run, finish_minutes))
     )
-    with progress:
-        drawing = progress.add_task("scenes", total=shards, status="")
-        for _ in draw_shards(folder / "scenes", shards, DEMO_CONFIG.vision):
-            progress.advance(drawing)
-        data = [load_shard(shard_path(folder / "scenes", index)) for index in range(shards)]
-        trainee = Trainee()
-        for stage in STAGES:
-            steps = max(1, round(stage.steps * scale))
-            prepare = partial(LOSSES[stage], trainee, data, stage, steps)
-            run_stage(trainee, stage, steps, prepare, folder, progress)
-    export_package(trainee.model, make_tokenizer(DEMO_CONFIG.text.vocab_size), output)
-    typer.echo(f"The model is in {output}; `python -m training.evaluate` measures it.")
-
-
-LossOfStep = Callable[[int], dict[str, Tensor]]
-
-
-def run_stage(
-    trainee: Trainee,
-    stage: Stage,
-    steps: int,
-    prepare: Callable[[], LossOfStep],
-    folder: Path,
-    progress: Progress,
-) -> None:
-    """Runs what is left of a stage and keeps checkpoints of it."""
-    path = folder / f"{stage.name}.pt"
-    parameters = parameters_of(trainee, stage)
-    optimizers = make_optimizers(trainee, parameters)
-    first = _resume(path, trainee, optimizers, steps)
-    task = progress.add_task(stage.name, total=steps, completed=first, status="")
-    if first >= steps:
-        return
-    loss_of_step = prepare()
-    for step in range(first, steps):
-        for optimizer, factor in zip(optimizers, (1.0, MUON_FACTOR), strict=True):
-            for group in optimizer.param_groups:
-                group["lr"] = stage.learning_rate * factor * _schedule(step, steps)
-            optimizer.zero_grad()
-        losses = loss_of_step(step)
-        total = torch.stack(list(losses.values())).sum()
-        total.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
-        status = "  ".join(f"{name} {float(value.detach()):.3f}" for name, value in losses.items())
-        progress.update(task, advance=1, status=status)
-        if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == steps:
-            _save(path, trainee, optimizers, step + 1)
-            progress.console.print(f"{stage.name} {step + 1}: {status}")
-
-
-def parameters_of(trainee: Trainee, stage: Stage) -> list[nn.Parameter]:
-    """What a stage teaches."""
-    vision = trainee.model.vision
-    projection = list(vision.proj_mlp.parameters())
-    of_projection = {id(parameter) for parameter in projection}
-    encoder = [p for p in vision.parameters() if id(p) not in of_projection]
-    decoder = [
-        parameter
-        for part in (trainee.model.text, trainee.model.region, trainee.embedding_head)
-        for parameter in part.parameters()
-        if parameter.requires_grad
-    ]
-    if stage is ENCODER:
-        return encoder + list(trainee.crop_head.parameters())
-    return projection + decoder + ([] if stage is DETECTION else encoder)
-
-
-def make_optimizers(trainee: Trainee, parameters: list[nn.Parameter]) -> tuple[torch.optim.Optimizer, ...]:
-    """AdamW, and Muon for the matrices between hidden layers, which learn far faster with it."""
-    model = trainee.model
-    hidden = nn.ModuleList(
-        [
-            model.vision.blocks,
-            model.vision.proj_mlp,
-            model.text.blocks,
-            model.region.coord_decoder.fc1,
-            model.region.size_decoder.fc1,
-        ]
-    )
-    of_hidden = {id(parameter) for parameter in hidden.parameters() if parameter.ndim == 2}
-    matrices = [parameter for parameter in parameters if id(parameter) in of_hidden]
-    others = [parameter for parameter in parameters if id(parameter) not in of_hidden]
-    return (
-        torch.optim.AdamW(others, lr=0.0, betas=(0.9, 0.98), weight_decay=0.02),
-        Muon(matrices, lr=0.0, weight_decay=0.02),
-    )
-
-
-def encoder_loss(trainee: Trainee, data: list[Shard], stage: Stage, steps: int) -> LossOfStep:
-    """Crops of all scenes, those with many objects more often."""
-    vision, head = trainee.model.vision, trainee.crop_head
-    chances = [_chances(shard) for shard in data]
-
-    def loss_of_step(step: int) -> dict[str, Tensor]:
-        rng = _rng(stage, step)
-        index = int(rng.integers(len(data)))
-        chosen = rng.choice(len(chances[index]), stage.batch_size, replace=False, p=chances[index])
-        crops, cells, objects, windows = turn_randomly(crop_batch(data[index], chosen), rng)
-        predicted = head(vision.encode_crops(crops))
-        return {"dense": dense_loss(predicted, DenseTargets(cells, objects, windows))}
-
-    return loss_of_step
-
-
-def _chances(shard: Shard) -> np.ndarray:
-    """How likely each crop of a shard is drawn: in proportion to the objects that it shows."""
-    shown = np.array([len(np.unique(cells[cells > 0])) for cells in shard.cells]) + EMPTY_CROP_WEIGHT
-    return shown / shown.sum()
-
-
-@dataclass(frozen=True)
-class SceneRef:
-    """A scene's place in the data."""
-
-    shard: Shard
-    index: int
-
-    @property
-    def objects(self) -> np.ndarray:
-        return self.shard.objects[self.index, : self.shard.n_objects[self.index]]
-
-    @property
-    def cells(self) -> np.ndarray:
-        """Which object each patch of the global crop shows, (P,)."""
-        return self.shard.cells[self.shard.crops_of_scene(self.index).start].reshape(-1)
-
-
-def detection_loss(trainee: Trainee, data: list[Shard], stage: Stage, steps: int) -> LossOfStep:
-    """Prompts on features that the encoder computed once."""
-    scenes = _scenes(data)
-    features = _encode_once(trainee.model, data)
-    batches = _SceneBatches(trainee, scenes)
-
-    def loss_of_step(step: int) -> dict[str, Tensor]:
-        rng = _rng(stage, step)
-        chosen = rng.integers(len(scenes), size=stage.batch_size)
-        embeddings = trainee.model.vision.proj_mlp(features[chosen].float())
-        blur = max(LAST_BLUR, FIRST_BLUR * (1 - step / (0.6 * steps)))
-        return batches.losses(embeddings, chosen, blur, rng)
-
-    return loss_of_step
-
-
-def joint_loss(trainee: Trainee, data: list[Shard], stage: Stage, steps: int) -> LossOfStep:
-    """Prompts on images, through the whole model."""
-    scenes = _scenes(data)
-    batches = _SceneBatches(trainee, scenes)
-    vision = trainee.model.vision
-
-    def loss_of_step(step: int) -> dict[str, Tensor]:
-        rng = _rng(stage, step)
-        chosen = rng.integers(len(scenes), size=stage.batch_size)
-        refs = [scenes[i] for i in chosen]
-        slices = [ref.shard.crops_of_scene(ref.index) for ref in refs]
-        crops = np.concatenate([ref.shard.crops[part] for ref, part in zip(refs, slices, strict=True)])
-        features = vision.encode_crops(torch.from_numpy(crops)).split(
-            [part.stop - part.start for part in slices]
-        )
-        embeddings = torch.stack(
-            [
-                vision.project(part, ref.shard.tiling(ref.index))
-                for part, ref in zip(features, refs, strict=True)
-            ]
-        )
-        return batches.losses(embeddings, chosen, LAST_BLUR, rng)
-
-    return loss_of_step
-
-
-class _SceneBatches:
-    """Draws prompts for scenes and measures what the decoder makes of them."""
-
-    def __init__(self, trainee: Trainee, scenes: list[SceneRef]) -> None:
-        self._trainee = trainee
-        self._scenes = scenes
-        self._tokenizer = make_tokenizer(DEMO_CONFIG.text.vocab_size)
-
-    def losses(
-        self, embeddings: Tensor, chosen: np.ndarray, blur: float, rng: np.random.Generator
-    ) -> dict[str, Tensor]:
-        refs = [self._scenes[i] for i in chosen]
-        packed: Packed = pack(
-            [pack_scene(rng, scene_objects(ref.objects), self._tokenizer, DEMO_CONFIG) for ref in refs]
-        )
-        cells = torch.from_numpy(np.stack([ref.cells for ref in refs])).long()
-        losses = detection_losses(self._trainee.model, embeddings, cells, packed, blur)
-        grid = DEMO_CONFIG.vision.grid
-        objects = np.zeros((len(refs), MAX_OBJECTS, 6), np.float32)
-        for row, ref in zip(objects, refs, strict=True):
-            row[: len(ref.objects)] = ref.objects
-        whole = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(len(refs), 4)
-        targets = DenseTargets(cells.view(-1, grid, grid), torch.from_numpy(objects), whole, absolute=True)
-        return losses | {"dense": dense_loss(self._trainee.embedding_head(embeddings), targets)}
-
-
-LOSSES = {ENCODER: encoder_loss, DETECTION: detection_loss, JOINT: joint_loss, POLISH: joint_loss}
-
-
-def _scenes(data: list[Shard]) -> list[SceneRef]:
-    return [SceneRef(shard, index) for shard in data for index in range(len(shard.tilings))]
-
-
-@torch.no_grad()
-def _encode_once(model: Moondream2, data: list[Shard]) -> Tensor:
-    """What the projection reads of every scene, (scenes, P, 2 C), in half precision to save memory."""
-    encoded = []
-    for shard in data:
-        features = torch.cat(
-            [model.vision.encode_crops(part) for part in torch.from_numpy(shard.crops).split(64)]
-        )
-        for index in range(len(shard.tilings)):
-            own = features[shard.crops_of_scene(index)]
-            encoded.append(model.vision.join(own, shard.tiling(index)).half())
-    return torch.stack(encoded)
-
-
-def _rng(stage: Stage, step: int) -> np.random.Generator:
-    return np.random.default_rng((SEED, STAGES.index(stage), step))
-
-
-def _schedule(step: int, steps: int) -> float:
-    """Warm-up, then a cosine to 2 % of the full rate."""
-    warm = min(1.0, (step + 1) / WARM_UP_STEPS)
-    return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
-
-
-def _save(path: Path, trainee: Trainee, optimizers: Sequence[torch.optim.Optimizer], step: int) -> None:
-    partial = path.with_suffix(".partial")
-    states = [optimizer.state_dict() for optimizer in optimizers]
-    torch.save({"trainee": trainee.state_dict(), "optimizers": states, "step": step}, partial)
-    partial.rename(path)
-
-
-def _resume(path: Path, trainee: Trainee, optimizers: Sequence[torch.optim.Optimizer], steps: int) -> int:
-    """Loads a stage's last checkpoint, if any, and gives the steps that it has behind it."""
-    if not path.exists():
-        return 0
-    checkpoint = torch.load(path, weights_only=True)
-    trainee.load_state_dict(checkpoint["trainee"])
-    if checkpoint["step"] < steps:
-        for optimizer, state in zip(optimizers, checkpoint["optimizers"], strict=True):
-            optimizer.load_state_dict(state)
-    return int(checkpoint["step"])
+    work()
+    output = output or folder / "package"
+    export_package(run.trainee.model.cpu(), make_tokenizer(), output)
+    typer.echo(f"The model is in {output}; `python -m training.evaluate --package {output}` measures it.")
 
 
 if __name__ == "__main__":
