@@ -1,6 +1,7 @@
 """Damage of every kind to a checkpoint; the golden one is the base."""
 
 import json
+import math
 import shutil
 
 import pytest
@@ -12,10 +13,14 @@ from workflow_blocks.moondream2.checkpoint import (
     WEIGHTS_FILE,
     WEIGHTS_INDEX_FILE,
     CheckpointError,
+    DamagedError,
+    TokenizerError,
     load_model,
     load_tokenizer,
 )
 from workflow_blocks.moondream2.config import Moondream2Config
+from workflow_blocks.moondream2.runtime import Runtime
+from workflow_blocks.settings_error import SettingsError
 
 
 @pytest.fixture
@@ -51,7 +56,17 @@ def rename(old, new):
     [
         pytest.param(lambda weights: None, id="published"),
         pytest.param(rename("model.", ""), id="without the root"),
-        pytest.param(rename(".blocks", "._orig_mod.blocks"), id="compiled"),
+        pytest.param(rename(".blocks", "._orig_mod.blocks"), id="compiled part"),
+        pytest.param(rename("model.", "_orig_mod.model."), id="compiled"),
+        pytest.param(rename("model.", "model._orig_mod."), id="compiled inside"),
+        pytest.param(rename("model.", "_orig_mod."), id="compiled, without the root"),
+        pytest.param(rename(".weight", "._orig_mod.weight"), id="compiled layers"),
+        pytest.param(rename("model.", "module.model."), id="of several devices"),
+        pytest.param(rename("model.", "module."), id="of several devices, without the root"),
+        pytest.param(rename("model.text.", "model.text.module."), id="a part of several devices"),
+        pytest.param(rename("model.", "module._orig_mod.model."), id="compiled, of several devices"),
+        pytest.param(rename("model.", "_orig_mod.module.model."), id="of several devices, compiled"),
+        pytest.param(rename("model.", "model.model."), id="the root twice"),
     ],
 )
 def test_load_model_takes_every_published_naming(checkpoint, golden_detector, change):
@@ -108,6 +123,11 @@ def test_load_model_reads_shards(checkpoint, golden_detector):
         pytest.param(
             lambda w: w.update({"text.wte": w["model.text.wte"].clone()}), "given twice", id="twice"
         ),
+        pytest.param(
+            lambda w: w.update({"module._orig_mod.text.wte": w["model.text.wte"].clone()}),
+            "given twice",
+            id="twice, once compiled",
+        ),
         pytest.param(rename("model.text.blocks", "model.text.layers"), "is not part", id="other layout"),
     ],
 )
@@ -139,6 +159,7 @@ def test_load_model_reports_a_damaged_file(checkpoint, content):
     [
         pytest.param("{", id="not JSON"),
         pytest.param("[]", id="not an object"),
+        pytest.param("[" * 10**6, id="nested too deep"),
         pytest.param('{"weight_map": []}', id="not a map"),
         pytest.param('{"weight_map": {"a": "../secret.safetensors"}}', id="outside the folder"),
         pytest.param('{"weight_map": {"a": "/etc/passwd"}}', id="absolute"),
@@ -190,3 +211,55 @@ def test_load_tokenizer_refuses_more_tokens_than_the_model_has(checkpoint):
 
     with pytest.raises(CheckpointError, match="more than the model's 100"):
         load_tokenizer(checkpoint, config)
+
+
+@pytest.mark.parametrize(
+    ("stored", "value", "dtype"),
+    [
+        (torch.float64, 1e300, torch.float32),
+        (torch.float64, -1e300, torch.int8),
+        (torch.float32, 1e5, torch.float16),
+        (torch.bfloat16, -1e5, torch.float16),
+    ],
+    ids=str,
+)
+def test_values_that_the_dtype_cannot_hold_are_named(checkpoint, stored, value, dtype):
+    def change(weights):
+        weights["model.text.wte"] = weights["model.text.wte"].to(stored)
+        weights["model.text.wte"].view(-1)[3] = value
+
+    change_weights(checkpoint, change)
+
+    with pytest.raises(DamagedError, match=r"tensor .text.wte. holds values up to [0-9.]+e"):
+        Runtime.from_folder(checkpoint, dtype=dtype)
+
+
+def test_a_file_that_cannot_be_mapped_into_memory_is_an_error_of_this_machine(checkpoint, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("unable to mmap 745733144 bytes from file: Cannot allocate memory (12)")
+
+    monkeypatch.setattr("workflow_blocks.moondream2.checkpoint.safe_open", fail)
+
+    with pytest.raises(SettingsError, match="cannot be read into memory: unable to mmap"):
+        Runtime.from_folder(checkpoint)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64], ids=str)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf], ids=str)
+@pytest.mark.parametrize("place", [0, -1, slice(None)], ids=str)
+def test_values_that_are_not_finite_are_named(checkpoint, dtype, value, place):
+    name = "model.text.wte"
+
+    def change(weights):
+        weights[name] = weights[name].to(dtype)
+        weights[name].view(-1)[place] = value
+
+    change_weights(checkpoint, change)
+
+    with pytest.raises(DamagedError, match=r"tensor 'text.wte' holds values that are not finite"):
+        load(checkpoint)
+
+
+def test_load_tokenizer_refuses_a_tokenizer_without_the_words_of_the_templates(checkpoint):
+    with pytest.raises(TokenizerError, match="has no token 476, which the model's prompts contain"):
+        load_tokenizer(checkpoint, Moondream2Config())

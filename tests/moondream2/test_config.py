@@ -3,7 +3,14 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from workflow_blocks.moondream2.config import ConfigError, Moondream2Config, TextConfig, VisionConfig
+from workflow_blocks.moondream2.config import (
+    ConfigError,
+    DamagedConfigError,
+    Moondream2Config,
+    RegionConfig,
+    TextConfig,
+    VisionConfig,
+)
 
 
 def write_config(folder, config):
@@ -77,6 +84,52 @@ def test_from_file_names_the_entry_that_does_not_fit(tmp_path, config, problem):
         Moondream2Config.from_file(path)
 
     assert "config.json" in str(error.value)
+
+
+PARTS = {"vision": VisionConfig, "text": TextConfig, "region": RegionConfig}
+SIZES = [(part, name) for part, config in PARTS.items() for name in config.model_fields]
+
+
+@pytest.mark.parametrize(
+    "value", [10**7, 10**18, pytest.param(10**400, id="1e400"), -1, float("inf"), float("nan"), 1.5]
+)
+@pytest.mark.parametrize(("part", "name"), SIZES)
+def test_from_file_names_a_size_out_of_bounds(tmp_path, part, name, value):
+    with pytest.raises(ConfigError, match=rf"config\.{part}\.{name}: "):
+        Moondream2Config.from_file(write_config(tmp_path, {part: {name: value}}))
+
+
+@pytest.mark.parametrize(
+    ("part", "sizes"),
+    [
+        ("vision", {"max_crops": 10**9}),
+        ("vision", {"enc_n_layers": 10**5}),
+        ("vision", {"crop_size": 14 * 10**6}),
+        ("text", {"vocab_size": 10**18}),
+        ("text", {"n_layers": 10**5}),
+        ("text", {"max_context": 10**9}),
+        ("region", {"coord_out_dim": 10**12}),
+        ("tokenizer", {"coord_id": 10**18}),
+        ("tokenizer", {"templates": {"detect": {"prefix": [1] * 10**5, "suffix": [3]}}}),
+        ("tokenizer", {"templates": {"caption": {"short": [1] * 10**5}}}),
+    ],
+    ids=str,
+)
+def test_from_file_bounds_every_size(tmp_path, part, sizes):
+    path = write_config(tmp_path, {part: sizes})
+
+    with pytest.raises(ConfigError, match=rf"config\.{part}\.{next(iter(sizes))}"):
+        Moondream2Config.from_file(path)
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 10**6, '{"config":' * 10**5, '{"config": {"text": {"dim": ' + "9" * 10**5]
+)
+def test_from_file_refuses_a_hostile_document(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+
+    with pytest.raises(DamagedConfigError, match=r"config\.json"):
+        Moondream2Config.from_file(tmp_path / "config.json")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"config": 3}'])

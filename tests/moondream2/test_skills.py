@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 
 from tests.stand_ins import checkpoint_with_text
+from workflow_blocks.bundled_model import demo_model_folder
 from workflow_blocks.moondream2.answers import TextSettings, TextSettingsError
+from workflow_blocks.moondream2.config import Moondream2Config
 from workflow_blocks.moondream2.decoding import Request
 from workflow_blocks.moondream2.memory import WorkingMemory
 from workflow_blocks.moondream2.prompt_tokens import PromptError, Prompts, PromptTooLongError, SkillError
@@ -59,6 +61,14 @@ def groupings(cases):
     yield [cases]
     yield [[case] for case in cases]
     yield [mixed[start : start + 7] for start in range(0, len(mixed), 7)]
+
+
+@pytest.mark.parametrize("skill", ["detect", "point"])
+@pytest.mark.parametrize("name", ["red  circle", " red circle\n", "red\n\tcircle", "red\xa0\u3000circle"])
+def test_blanks_in_a_name_change_nothing(golden_detector, skill, name):
+    prompts = Prompts(golden_detector.model.config, golden_detector.tokenizer)
+
+    assert getattr(prompts, skill)(name) == getattr(prompts, skill)("red circle")
 
 
 def test_points(golden_detector, expected, golden_folder):
@@ -203,13 +213,15 @@ def test_a_question_that_leaves_no_room_for_an_answer(runtime, encoded):
     [
         ([], "give at least two"),
         (["one"], "give at least two"),
-        ("yes", "give at least two"),
+        ("yes", "are a str, 'yes'; give a list of at least two"),
         (["a", " a"], "more than once"),
         (["a", " "], "not blank"),
         (["a", 1], "not blank"),
         (["a", "\ud800"], "surrogate"),
-        (5, "give at least two"),
-        (["a", "x" * 50_000], "tokens; at most 1317 fit"),
+        ({"yes", "no"}, "give a list of at least two"),
+        (5, "give a list of at least two"),
+        (["a", "x" * 5000], "tokens; at most 1317 fit"),
+        (["a", "x" * 50_000], "50000 characters; at most 1318 tokens fit"),
         ([str(number) for number in range(300)], "at most 256"),
     ],
 )
@@ -258,3 +270,19 @@ def test_settings_out_of_range_are_refused(values):
 def test_no_questions_give_no_answers(runtime):
     assert runtime.query([]) == []
     assert runtime.score_choices([], []) == []
+
+
+def test_a_config_lists_the_skills_that_its_model_has(text_folder, tmp_path):
+    def skills_of(folder):
+        return Moondream2Config.from_file(folder / "config.json").skills
+
+    with_all = ["detect", "point", "query", "caption short", "caption normal", "caption long"]
+    assert Moondream2Config().skills == with_all  # the released model
+    assert skills_of(text_folder) == with_all
+    assert skills_of(demo_model_folder()) == ["detect"]
+    document = json.loads((text_folder / "config.json").read_text())
+    templates = document["config"]["tokenizer"]["templates"]
+    templates["query"] = templates["caption"]["long"] = None
+    templates["point"] = {"prefix": [], "suffix": []}
+    (tmp_path / "config.json").write_text(json.dumps(document))
+    assert skills_of(tmp_path) == ["detect", "caption short", "caption normal"]

@@ -4,6 +4,7 @@ Shapes: B rows, T tokens, N scored tokens.
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -29,17 +30,30 @@ class ScoredChoice:
     probability: float
 
 
-def check_choices(choices: Sequence[str]) -> None:
-    """Raises `PromptError` unless there are at least two different choices, all texts that are not blank."""
-    if not isinstance(choices, (list, tuple)) or len(choices) < 2:
-        raise PromptError(f"the choices are {shown(choices)}; give at least two")
+def check_choices(choices: Sequence[str], name: str = "choices") -> None:
+    """Checks that there are at least two different choices, all texts that are not blank.
+
+    Args:
+        choices: the choices of one question.
+        name: what the caller calls them.
+
+    Raises:
+        PromptError: they are not.
+    """
+    if not isinstance(choices, (list, tuple)):
+        raise PromptError(
+            f"the {name} of a question are a {type(choices).__name__}, {shown(choices)}; give a list of at "
+            "least two"
+        )
+    if len(choices) < 2:
+        raise PromptError(f"the {name} of a question are {shown(choices)}; give at least two")
     if len(choices) > MAX_CHOICES:
-        raise PromptError(f"{len(choices)} choices are given; at most {MAX_CHOICES} are taken")
+        raise PromptError(f"{len(choices)} {name} are given; at most {MAX_CHOICES} are taken")
     for choice in choices:
-        check_text("a choice", choice)
-    repeated = [choice for choice in choices if sum(choice.strip() == other.strip() for other in choices) > 1]
-    if repeated:
-        raise PromptError(f"the choices hold {shown(repeated[0])} more than once; give different ones")
+        check_text(f"one of the {name}", choice)
+    ((most_frequent, count),) = Counter(choice.strip() for choice in choices).most_common(1)
+    if count > 1:
+        raise PromptError(f"the {name} hold {shown(most_frequent)} more than once; give different ones")
 
 
 class ChoiceScorer:
@@ -58,7 +72,7 @@ class ChoiceScorer:
             (place, choice, spelling)
             for place, choices in enumerate(choices_of_requests)
             for choice in choices
-            for spelling in _spellings(choice)
+            for spelling in self._spellings(choice)
         ]
         scores = self.log_probabilities(
             [requests[place] for place, _, _ in spellings], [spelling for _, _, spelling in spellings]
@@ -71,9 +85,16 @@ class ChoiceScorer:
             for place, choices in enumerate(choices_of_requests)
         ]
 
+    def _spellings(self, choice: str) -> list[str]:
+        """With and without a space before it, unless the tokenizer reads both alike."""
+        choice = choice.strip()
+        with_space = f" {choice}"
+        is_same = self._tokenizer.encode(choice).ids == self._tokenizer.encode(with_space).ids
+        return [choice] if is_same else [choice, with_space]
+
     def longest(self, prompt: PromptTokens, choice: str) -> PromptTokens:
         """A prompt with the longer spelling of a choice."""
-        ids = max((self._tokenizer.encode(spelling).ids for spelling in _spellings(choice)), key=len)
+        ids = max((self._tokenizer.encode(spelling).ids for spelling in self._spellings(choice)), key=len)
         return prompt.with_tokens(ids)
 
     def log_probabilities(self, requests: Sequence[Request], texts: Sequence[str]) -> list[float]:
@@ -135,10 +156,6 @@ class ChoiceScorer:
         # As when an answer is written: after its first token, the token that starts an answer is excluded.
         logits[~is_first, self._ids.answer_id] = -math.inf
         return logits.log_softmax(dim=-1).gather(1, wanted[:, None]).squeeze(1).double()
-
-
-def _spellings(choice: str) -> tuple[str, str]:
-    return choice.strip(), f" {choice.strip()}"
 
 
 def _normalised(log_probabilities: dict[str, float]) -> list[ScoredChoice]:

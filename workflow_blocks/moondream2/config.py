@@ -1,17 +1,26 @@
 """The sizes and token ids of a Moondream2. The defaults are the released 2B model of 2025-06-21."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 # The most objects that one prompt finds, and the decoder steps for each: x, y, size; a point has no size.
 MAX_OBJECTS = 50
 STEPS_PER_OBJECT = 3
 STEPS_PER_POINT = 2
 
-TokenId = Annotated[int, Field(ge=0)]
+# Bounds far above any Moondream2: a damaged or hostile file must not ask for all of the machine.
+Width = Annotated[int, Field(gt=0, le=2**16)]
+Layers = Annotated[int, Field(gt=0, le=256)]
+Heads = Annotated[int, Field(gt=0, le=1024)]
+Vocabulary = Annotated[int, Field(gt=0, le=2**20)]
+Context = Annotated[int, Field(gt=0, le=2**17)]
+CropSize = Annotated[int, Field(gt=0, le=1024)]
+Crops = Annotated[int, Field(gt=0, le=64)]
+TokenId = Annotated[int, Field(ge=0, lt=2**20)]
+TokenIds = Annotated[tuple[TokenId, ...], Field(max_length=1024)]
 
 
 class ConfigError(ValueError):
@@ -47,17 +56,17 @@ def _numbers_in(value: Any) -> Iterator[int]:
 class VisionConfig(_Config):
     """Vision encoder; `crop_size` is in pixels, `overlap_margin` in patches."""
 
-    enc_dim: PositiveInt = 1152
-    enc_patch_size: PositiveInt = 14
-    enc_n_layers: PositiveInt = 27
-    enc_ff_dim: PositiveInt = 4304
-    enc_n_heads: PositiveInt = 16
-    proj_out_dim: PositiveInt = 2048
-    crop_size: PositiveInt = 378
-    in_channels: PositiveInt = 3
-    max_crops: PositiveInt = 12
-    overlap_margin: Annotated[int, Field(ge=0)] = 4
-    proj_inner_dim: PositiveInt = 8192
+    enc_dim: Width = 1152
+    enc_patch_size: CropSize = 14
+    enc_n_layers: Layers = 27
+    enc_ff_dim: Width = 4304
+    enc_n_heads: Heads = 16
+    proj_out_dim: Width = 2048
+    crop_size: CropSize = 378
+    in_channels: Literal[3] = 3  # images are RGB
+    max_crops: Crops = 12
+    overlap_margin: Annotated[int, Field(ge=0, le=1024)] = 4
+    proj_inner_dim: Width = 8192
 
     @property
     def grid(self) -> int:
@@ -83,8 +92,6 @@ class VisionConfig(_Config):
     def _sizes_fit(self) -> "VisionConfig":
         _require_multiple("enc_dim", self.enc_dim, "enc_n_heads", self.enc_n_heads)
         _require_multiple("crop_size", self.crop_size, "enc_patch_size", self.enc_patch_size)
-        if self.in_channels != 3:
-            raise ValueError(f"in_channels is {self.in_channels}; images are RGB, so it must be 3")
         if self.window_px <= 0:
             raise ValueError(
                 f"overlap_margin {self.overlap_margin} leaves nothing of a crop {self.grid} patches wide"
@@ -95,13 +102,13 @@ class VisionConfig(_Config):
 class TextConfig(_Config):
     """Text decoder."""
 
-    dim: PositiveInt = 2048
-    ff_dim: PositiveInt = 8192
-    n_layers: PositiveInt = 24
-    vocab_size: PositiveInt = 51200
-    max_context: PositiveInt = 2048
-    n_heads: PositiveInt = 32
-    n_kv_heads: PositiveInt = 32
+    dim: Width = 2048
+    ff_dim: Width = 8192
+    n_layers: Layers = 24
+    vocab_size: Vocabulary = 51200
+    max_context: Context = 2048
+    n_heads: Heads = 32
+    n_kv_heads: Heads = 32
 
     @property
     def head_dim(self) -> int:
@@ -119,12 +126,12 @@ class TextConfig(_Config):
 class RegionConfig(_Config):
     """Encoders and decoders of coordinates and sizes; `*_out_dim` count the bins."""
 
-    dim: PositiveInt = 2048
-    coord_feat_dim: PositiveInt = 256
-    coord_out_dim: PositiveInt = 1024
-    size_feat_dim: PositiveInt = 512
-    size_out_dim: PositiveInt = 2048
-    inner_dim: PositiveInt = 8192
+    dim: Width = 2048
+    coord_feat_dim: Width = 256
+    coord_out_dim: Width = 1024
+    size_feat_dim: Width = 512
+    size_out_dim: Width = 2048
+    inner_dim: Width = 8192
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> "RegionConfig":
@@ -138,16 +145,16 @@ class RegionConfig(_Config):
 class PromptTemplate(_Config):
     """Token ids around a prompt's own tokens."""
 
-    prefix: tuple[TokenId, ...]
-    suffix: tuple[TokenId, ...]
+    prefix: TokenIds
+    suffix: TokenIds
 
 
 class CaptionTemplates(_Config):
     """Whole prompts, token ids; None for a length that the model was not made to write."""
 
-    short: tuple[TokenId, ...] | None = (1, 32708, 2, 12492, 3)
-    normal: tuple[TokenId, ...] | None = (1, 32708, 2, 6382, 3)
-    long: tuple[TokenId, ...] | None = (1, 32708, 2, 4059, 3)
+    short: TokenIds | None = (1, 32708, 2, 12492, 3)
+    normal: TokenIds | None = (1, 32708, 2, 6382, 3)
+    long: TokenIds | None = (1, 32708, 2, 4059, 3)
 
 
 class Templates(_Config):
@@ -177,6 +184,11 @@ class TokenizerConfig(_Config):
         """The ids of special tokens, by the names of their entries."""
         return {name: value for name, value in self if name != "templates"}
 
+    @property
+    def template_ids(self) -> set[int]:
+        """The ids in all templates."""
+        return set(_numbers_in(self.templates.model_dump()))
+
 
 class Moondream2Config(_Config):
     """A whole Moondream2; `Moondream2Config()` is the released model."""
@@ -195,6 +207,19 @@ class Moondream2Config(_Config):
     def room(self) -> int:
         """How many tokens fit the text decoder's context after the image prefix."""
         return self.text.max_context - self.prefix_length
+
+    @property
+    def skills(self) -> list[str]:
+        """What the model was made for: "detect", "point", "query", "caption short" and other lengths."""
+        templates = self.tokenizer.templates
+        prompts = {name: getattr(templates, name) for name in ("detect", "point", "query")}
+        ids = {name: None if one is None else (*one.prefix, *one.suffix) for name, one in prompts.items()}
+        ids |= {f"caption {length}": own for length, own in templates.caption or ()}
+        return [name for name, own in ids.items() if self.has_template(own)]
+
+    def has_template(self, ids: Sequence[int] | None) -> bool:
+        """Whether a template is there. The released ones do not fit the vocabulary of a smaller model."""
+        return ids is not None and len(ids) > 0 and max(ids) < self.text.vocab_size
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "Moondream2Config":

@@ -46,9 +46,13 @@ class Decoding:
         """How many tokens each row holds, padding included."""
         return self._rows.length
 
-    def logits(self) -> Tensor:
-        """Logits of each row's next token, float32 (B, vocab)."""
-        return self.model.text.logits(self.hidden).float()
+    def logits(self, rows: Tensor | None = None) -> Tensor:
+        """Logits of each row's next token, or of some rows', float32 (B, vocab)."""
+        return self.model.text.logits(self.hidden if rows is None else self.hidden[rows]).float()
+
+    def logits_of(self, token_ids: Sequence[int]) -> Tensor:
+        """Logits of some tokens as each row's next, float32 (B, N)."""
+        return self.model.text.logits_of(self.hidden, token_ids).float()
 
     def read(self, embeddings: Tensor) -> None:
         """Reads the next token of each row, (B, D)."""

@@ -29,8 +29,8 @@ class Tiling(NamedTuple):
 class ImageCrops(NamedTuple):
     """The crops of one image.
 
-    `crops` is uint8 RGB of shape (1 + rows * cols, S, S, 3): the whole image first, then the local
-    crops row by row.
+    `crops` is uint8 of shape (1 + rows * cols, S, S, 3), with the image's order of channels: the whole image
+    first, then the local crops row by row.
     """
 
     crops: UInt8Array
@@ -59,28 +59,54 @@ def select_tiling(height: int, width: int, config: VisionConfig) -> Tiling:
     return Tiling(max(1, rows), max(1, cols))
 
 
-def image_to_crops(image_rgb: UInt8Array, config: VisionConfig) -> ImageCrops:
+def limit_tiling(tiling: Tiling, max_crops: int) -> Tiling:
+    """Shortens the longer side of a tiling of more than `max_crops` crops.
+
+    The model's own rule gives more than its most for images that are far longer than wide.
+    """
+    rows, cols = tiling
+    if rows * cols <= max_crops:
+        return tiling
+    if cols > rows:
+        return Tiling(rows, max(1, max_crops // rows))
+    return Tiling(max(1, max_crops // cols), cols)
+
+
+def tiling_of(height: int, width: int, config: VisionConfig, max_crops: int | None = None) -> Tiling:
+    """How an image is tiled: by the model's own rule, or in at most `max_crops` crops.
+
+    Without `max_crops`, an image that is far longer than wide gets more than `config.max_crops`.
+    """
+    if max_crops is None:
+        return select_tiling(height, width, config)
+    most = min(max_crops, config.max_crops)
+    fewer = config.model_copy(update={"max_crops": most})
+    return limit_tiling(select_tiling(height, width, fewer), most)
+
+
+def image_to_crops(image: UInt8Array, config: VisionConfig, max_crops: int | None = None) -> ImageCrops:
     """Resizes and cuts an image.
 
     Args:
-        image_rgb: uint8 array (H, W, 3), any size from 1 x 1.
+        image: uint8 array (H, W, 3), any size from 1 x 1; each channel is treated alike.
         config: sizes of crops, windows and margins.
+        max_crops: the most local crops; by default as many as the model's own rule gives.
     """
-    if image_rgb.ndim != 3 or image_rgb.shape[2] != 3 or image_rgb.dtype != np.uint8 or image_rgb.size == 0:
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
         raise ValueError(
             "an image must be a uint8 array of shape (H, W, 3) with H and W at least 1, "
-            f"got {image_rgb.dtype} {image_rgb.shape}"
+            f"got {image.dtype} {image.shape}"
         )
     size, window = config.crop_size, config.window_px
-    tiling = select_tiling(image_rgb.shape[0], image_rgb.shape[1], config)
-    image = Image.fromarray(np.ascontiguousarray(image_rgb))
+    tiling = tiling_of(image.shape[0], image.shape[1], config, max_crops)
+    whole = Image.fromarray(np.ascontiguousarray(image))
     crops = np.empty((1 + tiling.rows * tiling.cols, size, size, 3), np.uint8)
-    crops[0] = _resize(image, width=size, height=size)
+    crops[0] = _resize(whole, width=size, height=size)
     if tiling == (1, 1):
         crops[1] = crops[0]
         return ImageCrops(crops, tiling)
     local = _resize(
-        image,
+        whole,
         width=tiling.cols * window + 2 * config.margin_px,
         height=tiling.rows * window + 2 * config.margin_px,
     )
@@ -90,14 +116,16 @@ def image_to_crops(image_rgb: UInt8Array, config: VisionConfig) -> ImageCrops:
     return ImageCrops(crops, tiling)
 
 
-def images_to_crops(images_rgb: Sequence[UInt8Array], config: VisionConfig) -> list[ImageCrops]:
+def images_to_crops(
+    images: Sequence[UInt8Array], config: VisionConfig, max_crops: int | None = None
+) -> list[ImageCrops]:
     """Does the same for several images, some at a time where there are cores to spare."""
-    workers = min(len(images_rgb), (os.cpu_count() or 1) // 2)
+    workers = min(len(images), (os.cpu_count() or 1) // 2)
     if workers < 2:
-        return [image_to_crops(image, config) for image in images_rgb]
+        return [image_to_crops(image, config, max_crops) for image in images]
     # Pillow resizes without holding the interpreter's lock.
     with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(partial(image_to_crops, config=config), images_rgb))
+        return list(pool.map(partial(image_to_crops, config=config, max_crops=max_crops), images))
 
 
 def distinct_crops(crops: ImageCrops) -> UInt8Array:

@@ -10,6 +10,7 @@ from numbers import Integral, Real
 from tokenizers import Tokenizer
 
 from workflow_blocks.moondream2.config import CaptionTemplates, Moondream2Config, PromptTemplate
+from workflow_blocks.prompt_text import normalized_prompt
 
 Point = tuple[float, float]
 # x_min, y_min, x_max, y_max.
@@ -58,6 +59,8 @@ class Prompts:
         self._config = config
         self._templates = config.tokenizer.templates
         self._tokenizer = tokenizer
+        # A token stands for its bytes, so no text of more characters can fit the context.
+        self._max_characters = config.room * max(map(len, tokenizer.get_vocab()))
 
     def detect(self, name: str) -> PromptTokens:
         return self._of_object("detect", self._templates.detect, name)
@@ -74,7 +77,7 @@ class Prompts:
         places = self._references(references)
         # The model was trained with the suffix twice, or with the token that starts reasoning.
         end = (self._config.tokenizer.thinking_id,) if reasoning else template.suffix
-        words = self._tokenizer.encode(question).ids
+        words = self._encode(question)
         prompt = PromptTokens(template.prefix).with_tokens(places.ids, places.coordinates)
         sizes = tuple((len(template.prefix) + place, w, h) for place, w, h in places.sizes)
         return replace(prompt, sizes=sizes).with_tokens([*words, *template.suffix, *end])
@@ -87,6 +90,14 @@ class Prompts:
         ids = None if templates is None else getattr(templates, length)
         return PromptTokens(self._in_vocabulary(f"write {length} captions", ids))
 
+    def check_characters(self, text: str) -> None:
+        """Raises `PromptTooLongError` if a text cannot fit the context, without counting its tokens."""
+        if len(text) > self._max_characters:
+            raise PromptTooLongError(
+                f"{shown(text)} has {len(text)} characters; at most {self._config.room} tokens fit beside "
+                "the image"
+            )
+
     def check_length(self, prompt: PromptTokens, text: str, n_more: int) -> None:
         """Raises `PromptTooLongError` if the prompt and `n_more` tokens would not fit the model's context."""
         room = self._config.room - n_more
@@ -96,10 +107,16 @@ class Prompts:
                 f"{n_more} tokens of the answer"
             )
 
+    def _encode(self, text: str) -> list[int]:
+        self.check_characters(text)
+        ids: list[int] = self._tokenizer.encode(text).ids
+        return ids
+
     def _of_object(self, skill: str, template: PromptTemplate | None, name: str) -> PromptTokens:
         template = self._checked(skill, template)
         check_text("the object's name", name)
-        return PromptTokens((*template.prefix, *self._tokenizer.encode(" " + name).ids, *template.suffix))
+        words = self._encode(" " + normalized_prompt(name))
+        return PromptTokens((*template.prefix, *words, *template.suffix))
 
     def _checked(self, skill: str, template: PromptTemplate | None) -> PromptTemplate:
         self._in_vocabulary(skill, None if template is None else (*template.prefix, *template.suffix))
@@ -107,8 +124,7 @@ class Prompts:
         return template
 
     def _in_vocabulary(self, skill: str, ids: tuple[int, ...] | None) -> tuple[int, ...]:
-        """A template's ids. The released templates do not fit a smaller model, which then lacks the skill."""
-        if ids is None or max(ids) >= self._config.text.vocab_size:
+        if ids is None or not self._config.has_template(ids):
             raise SkillError(f"this model was not made to {skill}: its config.json has no template for it")
         return ids
 
@@ -171,5 +187,9 @@ def is_whole_number(value: object) -> bool:
 def check_text(what: str, text: object) -> None:
     if not isinstance(text, str) or not text.strip():
         raise PromptError(f"{what} is {shown(text)}; give a string that is not blank")
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise PromptError(f"{what} is {shown(text)}, which holds half of a surrogate pair; give Unicode text")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise PromptError(
+            f"{what} is {shown(text)}, which holds half of a surrogate pair; give Unicode text"
+        ) from error

@@ -21,6 +21,10 @@ class RevisionError(ValueError):
     """A checkpoint is of another architecture or revision than this runtime; the message says which."""
 
 
+class DamagedCodeError(RevisionError):
+    """The code beside the weights is damaged, so their revision is not known."""
+
+
 def check_revision(config_file: Path, config: Moondream2Config) -> None:
     """Checks what lies beside the weights, as far as it is there.
 
@@ -33,6 +37,7 @@ def check_revision(config_file: Path, config: Moondream2Config) -> None:
 
     Raises:
         RevisionError: it names another architecture, or the `config.py` beside it has other token ids.
+        DamagedCodeError: that file cannot be read.
     """
     architectures = json.loads(config_file.read_bytes()).get("architectures") or [ARCHITECTURE]
     if not isinstance(architectures, list) or ARCHITECTURE not in architectures:
@@ -59,7 +64,9 @@ def _token_ids(code: Path) -> Iterator[tuple[str, Any]]:
     try:
         module = ast.parse(code.read_bytes())
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise RevisionError(f"{code} is not a Python file, so the revision is not known: {error}") from error
+        raise DamagedCodeError(
+            f"{code} is not a Python file, so the revision is not known: {error}"
+        ) from error
     for node in ast.walk(module):
         if isinstance(node, ast.ClassDef) and node.name == TokenizerConfig.__name__:
             for statement in node.body:

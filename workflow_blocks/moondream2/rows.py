@@ -9,6 +9,7 @@ matrix product with its prefix.
 """
 
 import math
+import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -39,10 +40,16 @@ Prefix = Sequence[KeyValues]
 
 
 class EncodedImage:
-    """An image as the decoder attends to it: each layer's keys and values of the image prefix, (K, P, d)."""
+    """An image as the decoder attends to it: each layer's keys and values of the image prefix, (K, P, d).
 
-    def __init__(self, prefix: tuple[KeyValues, ...]) -> None:
+    `encoder` stands for the model that encoded it, which alone can use it. `encoded_at` is a time of
+    `time.perf_counter`.
+    """
+
+    def __init__(self, prefix: tuple[KeyValues, ...], encoder: object = None) -> None:
         self.prefix = prefix
+        self.encoder = encoder
+        self.encoded_at = time.perf_counter()
 
     @property
     def nbytes(self) -> int:

@@ -4,6 +4,7 @@ Coordinates are relative to the image, 0 to 1.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +26,8 @@ from workflow_blocks.moondream2.config import (
 from workflow_blocks.moondream2.decoding import Batcher, Request
 from workflow_blocks.moondream2.image_cache import EncodedImageCache
 from workflow_blocks.moondream2.image_crops import Tiling, UInt8Array, distinct_crops, images_to_crops
+from workflow_blocks.moondream2.int8 import Int8Linear
+from workflow_blocks.moondream2.joined_calls import JoinedCalls
 from workflow_blocks.moondream2.memory import WorkingMemory
 from workflow_blocks.moondream2.model import Moondream2
 from workflow_blocks.moondream2.objects import (
@@ -35,6 +38,9 @@ from workflow_blocks.moondream2.objects import (
 from workflow_blocks.moondream2.prompt_tokens import Box, Point, Prompts, PromptTokens
 from workflow_blocks.moondream2.revision import check_revision
 from workflow_blocks.moondream2.rows import EncodedImage, KeyValues
+
+# A call of so many prompts gains nothing from further ones.
+_MANY_ROWS = 32
 
 FindTokenizer = Callable[[Path, Moondream2Config], Tokenizer]
 
@@ -66,6 +72,8 @@ class Runtime:
         memory: WorkingMemory | None = None,
         cache_bytes: int = 0,
         refine_boxes: bool = False,
+        max_crops: int | None = None,
+        join_calls: bool = True,
     ) -> None:
         """Wraps a model that is ready to run.
 
@@ -75,16 +83,24 @@ class Runtime:
             memory: how much memory a call may use; the default suits a small machine.
             cache_bytes: how much memory encoded images may use between calls.
             refine_boxes: whether boxes are placed between bins, rather than at the most likely bins.
+            max_crops: the most local crops of an image, and at most the model's own number.
+            join_calls: whether small calls of threads that wait for each other become one, but for those that
+                write text, which may take long.
         """
         self.model = model
         self.tokenizer = tokenizer
         self.cache = EncodedImageCache(cache_bytes)
+        self._encoder = object()  # stands for this model; the model itself would stay as long as its images
         self._config = model.config
+        self.crops_limit = max_crops
         self._device = model.text.wte.device
         self._itemsize = model.text.wte.itemsize
         self._memory = memory or WorkingMemory()
         self._prompts = Prompts(model.config, tokenizer)
         self._batcher = Batcher(model, self._memory)
+        # Prompts about an image that is encoded already do not wait for others to be encoded.
+        self._encoding = JoinedCalls(large=2, are_joined=join_calls)
+        self._decoding = JoinedCalls(_MANY_ROWS, join_calls)
         self._objects = self.object_decoder_type(refine_boxes)
         self._answers = AnswerDecoder(self._batcher, tokenizer)
         self._choices = ChoiceScorer(self._batcher, tokenizer)
@@ -96,6 +112,7 @@ class Runtime:
         device: torch.device | None = None,
         dtype: torch.dtype = torch.float32,
         find_tokenizer: FindTokenizer = load_tokenizer,
+        compile: bool = False,
         **options: Any,
     ) -> "Runtime":
         """Loads a checkpoint folder.
@@ -103,8 +120,9 @@ class Runtime:
         Args:
             folder: the folder; nothing is written into it.
             device: where to run; the CPU by default.
-            dtype: what to run in.
+            dtype: what to run in; `torch.int8` quantises the large layers, on a CPU.
             find_tokenizer: gives the tokenizer; by default the file in the folder.
+            compile: whether `torch.compile` fuses the layers; the first images then take longer.
             options: those of the constructor.
 
         Raises:
@@ -114,12 +132,22 @@ class Runtime:
         config = Moondream2Config.from_file(folder / CONFIG_FILE)
         check_revision(folder / CONFIG_FILE, config)
         tokenizer = find_tokenizer(folder, config)
-        return cls(load_model(folder, config, device or torch.device("cpu"), dtype), tokenizer, **options)
+        model = load_model(folder, config, device or torch.device("cpu"), dtype, pack=not compile)
+        if compile:
+            model.compile_blocks()
+        return cls(model, tokenizer, **options)
 
     @property
     def placement(self) -> tuple[torch.device, torch.dtype]:
-        """Where the model runs, and what in."""
-        return self._device, self.model.text.wte.dtype
+        """Where the model runs, and what in; `torch.int8` if its large layers are quantised."""
+        is_int8 = any(isinstance(module, Int8Linear) for module in self.model.modules())
+        return self._device, torch.int8 if is_int8 else self.model.text.wte.dtype
+
+    @property
+    def max_crops(self) -> int:
+        """The most local crops of an image, by the limit that was given or by the model's own."""
+        own = self._config.vision.max_crops
+        return own if self.crops_limit is None else min(self.crops_limit, own)
 
     @property
     def images_at_once(self) -> int:
@@ -127,17 +155,23 @@ class Runtime:
         return self._memory.images_at_once(self._config, self._itemsize)
 
     @torch.inference_mode()
-    def encode_images(self, images_rgb: Sequence[UInt8Array]) -> list[EncodedImage]:
-        """Encodes uint8 RGB images (H, W, 3), or takes them from the cache."""
-        if not self.cache.max_bytes:
-            return self._encode(images_rgb)
-        keys = [image_hash(image).digest() for image in images_rgb]
-        encoded = {key: kept for key in keys if (kept := self.cache.get(key)) is not None}
-        missing = {key: image for key, image in zip(keys, images_rgb, strict=True) if key not in encoded}
-        for key, image in zip(missing, self._encode(list(missing.values())), strict=True):
-            encoded[key] = image
-            self.cache.put(key, image)
-        return [encoded[key] for key in keys]
+    def encode_images(self, images: Sequence[UInt8Array], are_bgr: bool = False) -> list[EncodedImage]:
+        """Encodes uint8 images (H, W, 3), or takes them from the cache.
+
+        Args:
+            images: RGB, or BGR.
+            are_bgr: which. To convert a large image first would take as much memory again.
+        """
+        keyed = [(self._key(image, are_bgr) if self.cache.max_bytes else None, image) for image in images]
+        stored = [None if key is None else self.cache.get(key) for key, _ in keyed]
+        if all(stored):  # without waiting for others to be encoded
+            return [image for image in stored if image]
+        encode = partial(self._encode_or_recall, are_bgr=are_bgr)
+        return self._encoding(("encode", are_bgr), keyed, encode, self.images_at_once)
+
+    def has_encoded(self, image: object) -> bool:
+        """Whether an image is one that this runtime has encoded."""
+        return isinstance(image, EncodedImage) and image.encoder is self._encoder
 
     def check_prompts(self, prompts: Sequence[str], max_objects: int = MAX_OBJECTS) -> None:
         """Raises as `detect` does, before any image is encoded."""
@@ -174,7 +208,10 @@ class Runtime:
         """
         steps = STEPS_PER_OBJECT * max_objects
         requests = self._object_requests(self._prompts.detect, queries, steps)
-        return self._batcher.decode(requests, steps, lambda rows: self._objects.boxes(rows, max_objects))
+        decode = partial(self._objects.boxes, max_objects=max_objects)
+        return self._decoding(
+            ("detect", max_objects), requests, lambda joined: self._batcher.decode(joined, steps, decode)
+        )
 
     @torch.inference_mode()
     def point(self, queries: Sequence[Query], max_objects: int = MAX_OBJECTS) -> list[list[DetectedPoint]]:
@@ -185,7 +222,10 @@ class Runtime:
         """
         steps = STEPS_PER_POINT * max_objects
         requests = self._object_requests(self._prompts.point, queries, steps)
-        return self._batcher.decode(requests, steps, lambda rows: self._objects.points(rows, max_objects))
+        decode = partial(self._objects.points, max_objects=max_objects)
+        return self._decoding(
+            ("point", max_objects), requests, lambda joined: self._batcher.decode(joined, steps, decode)
+        )
 
     @torch.inference_mode()
     def query(
@@ -236,7 +276,14 @@ class Runtime:
             Request(image, self._choices_prompt(text, references, choices))
             for (image, text, references), choices in zip(questions, choices_of_questions, strict=True)
         ]
-        return self._choices.score(requests, choices_of_questions)
+        asked = list(zip(requests, choices_of_questions, strict=True))
+
+        def score(
+            joined: Sequence[tuple[Request, Sequence[str]]],
+        ) -> list[list[ScoredChoice]]:
+            return self._choices.score([one for one, _ in joined], [choices for _, choices in joined])
+
+        return self._decoding("choices", asked, score)
 
     def _object_prompt(self, build: Any, name: str, steps: int) -> PromptTokens:
         prompt: PromptTokens = build(name)
@@ -259,12 +306,29 @@ class Runtime:
         check_choices(choices)
         prompt = self._question_prompt(text, references, reasoning=False)
         for choice in choices:
+            self._prompts.check_characters(choice)
             self._prompts.check_length(self._choices.longest(prompt, choice), choice, 1)
         return prompt
 
-    def _encode(self, images_rgb: Sequence[UInt8Array]) -> list[EncodedImage]:
-        crops = images_to_crops(images_rgb, self._config.vision)
-        features = self._encode_crops([distinct_crops(part) for part in crops])
+    def _key(self, image: UInt8Array, are_bgr: bool) -> bytes:
+        return image_hash(image).digest() + f"{are_bgr} {self.crops_limit}".encode()
+
+    def _encode_or_recall(
+        self, keyed: Sequence[tuple[bytes | None, UInt8Array]], are_bgr: bool
+    ) -> list[EncodedImage]:
+        """Encodes images that are not in the cache, equal ones once; a key may not be computed yet."""
+        encode = partial(self._encode, are_bgr=are_bgr)
+        if len(keyed) == 1 and keyed[0][0] is None:
+            return encode([keyed[0][1]])
+        keys = [key or self._key(image, are_bgr) for key, image in keyed]
+        different = dict(zip(keys, (image for _, image in keyed), strict=True))
+        encoded = self.cache.get_or_encode(different, encode)
+        return [encoded[key] for key in keys]
+
+    def _encode(self, images: Sequence[UInt8Array], are_bgr: bool) -> list[EncodedImage]:
+        crops = images_to_crops(images, self._config.vision, self.crops_limit)
+        channels = slice(None, None, -1 if are_bgr else 1)
+        features = self._encode_crops([distinct_crops(part)[..., channels] for part in crops])
         return [self._read_image(own, part.tiling) for own, part in zip(features, crops, strict=True)]
 
     def _encode_crops(self, crops_of_images: list[UInt8Array]) -> list[Tensor]:
@@ -283,4 +347,5 @@ class Runtime:
         image_embeddings = self.model.vision.project(features, tiling)
         bos = self.model.text.embed(torch.tensor([self._config.tokenizer.bos_id], device=self._device))
         layers = self.model.text.read_prefix(torch.cat((bos, image_embeddings)).unsqueeze(0))
-        return EncodedImage(tuple(KeyValues.of(heads[0], self._config.text.n_kv_heads) for heads in layers))
+        prefix = tuple(KeyValues.of(heads[0], self._config.text.n_kv_heads) for heads in layers)
+        return EncodedImage(prefix, self._encoder)

@@ -3,7 +3,7 @@
 Shapes: B rows, T tokens, D width, H heads, K key and value heads, d head width.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from typing import NamedTuple
 
@@ -91,6 +91,11 @@ class Text(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states (..., D) to next-token logits (..., vocab)."""
         return self.lm_head(self.post_ln(hidden))
+
+    def logits_of(self, hidden: Tensor, token_ids: Sequence[int]) -> Tensor:
+        """Hidden states (..., D) to the next-token logits of some tokens (..., N)."""
+        ids = torch.tensor(token_ids, device=hidden.device)
+        return F.linear(self.post_ln(hidden), self.lm_head.weight[ids], self.lm_head.bias[ids])
 
 
 class Rotation(NamedTuple):
