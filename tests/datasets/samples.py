@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import supervision as sv
 
-from workflow_blocks.datasets.dataset import _content_of
 from workflow_blocks.datasets.formats import SPLITS
+from workflow_blocks.datasets.splits import content_of
 
 TOLERANCES = {"coco": 0.01, "yolo": 0.01, "pascal_voc": 1.0}
 
@@ -40,7 +40,7 @@ def discard(dataset, number):
 
 
 def file_name(number):
-    return _content_of(image(number)) + ".jpg"
+    return content_of(image(number)) + ".jpg"
 
 
 def load(folder, format, split="train"):

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -62,7 +63,8 @@ def test_a_dataset_without_its_records_is_left_alone(tmp_path, format):
 
 
 @pytest.mark.parametrize(
-    "name", ["data.yaml", "valid/a.txt", "test/images/b.png", "train/_annotations.coco.json"]
+    "name",
+    ["data.yaml", "valid/a.txt", "test/images/b.png", "train/_annotations.coco.json", "train/images/0001"],
 )
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_dataset_of_others_is_left_alone(tmp_path, format, name):
@@ -88,6 +90,14 @@ def moved(folder, copy):
     folder.rename(copy)
 
 
+def hard_linked(folder, copy):
+    """The original goes on, too."""
+    subprocess.run(["cp", "-al", folder, copy], check=True)
+    with Dataset(folder, "coco" if annotations(folder).exists() else kind_of(folder)) as dataset:
+        discard(dataset, 0)
+        add(dataset, 9)
+
+
 def restored_in_part(folder, copy):
     """The annotations are older than the records."""
     old = annotations(folder).read_bytes() if annotations(folder).exists() else None
@@ -102,7 +112,7 @@ def kind_of(folder):
     return "yolo" if (folder / "data.yaml").exists() else "pascal_voc"
 
 
-@pytest.mark.parametrize("way", [copied, zipped, moved, restored_in_part])
+@pytest.mark.parametrize("way", [copied, zipped, moved, hard_linked, restored_in_part])
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_copy_goes_on_working(tmp_path, format, way):
     make(tmp_path / "set", format)
@@ -113,6 +123,69 @@ def test_a_copy_goes_on_working(tmp_path, format, way):
         with Dataset(tmp_path / "copy", format) as dataset:
             add(dataset, number)
     assert_holds(tmp_path / "copy", format, range(9))
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_dataset_goes_on_after_a_copy_of_hard_links(tmp_path, format):
+    make(tmp_path / "set", format)
+
+    hard_linked(tmp_path / "set", tmp_path / "copy")
+
+    assert_holds(tmp_path / "copy", format, range(6))
+    assert_holds(tmp_path / "set", format, (*range(1, 6), 9))
+    assert not list((tmp_path / "set" / ".dataset" / "staged").iterdir())
+
+
+def test_records_of_hard_links_that_are_in_use_are_an_error(tmp_path):
+    make(tmp_path / "set", "coco")
+    with Dataset(tmp_path / "set", "coco"):
+        subprocess.run(["cp", "-al", tmp_path / "set", tmp_path / "copy"], check=True)
+
+        with pytest.raises(DatasetError, match="locked"):
+            Dataset(tmp_path / "set", "coco")
+
+    Dataset(tmp_path / "set", "coco").close()
+
+
+def with_older_records(folder, format):
+    """The folder of the records is older than the files. Returns a copy of the right one."""
+    make(folder, format, range(4))
+    right = folder.with_name("right")
+    shutil.copytree(folder / ".dataset", folder.with_name("old"))
+    make(folder, format, range(4, 7))
+    (folder / ".dataset").rename(right)
+    folder.with_name("old").rename(folder / ".dataset")
+    return right
+
+
+@pytest.mark.parametrize("split", ["train", "valid"])
+def test_coco_files_are_not_replaced_from_older_records(tmp_path, split):
+    right = with_older_records(tmp_path / "set", "coco")
+    before = public_files(tmp_path / "set")
+
+    with pytest.raises(DatasetError, match="newer"), Dataset(tmp_path / "set", "coco") as dataset:
+        add(dataset, 8, split)
+
+    assert public_files(tmp_path / "set") == before
+    shutil.copytree(tmp_path / "set", tmp_path / "given up")
+    annotations(tmp_path / "given up").unlink()
+    make(tmp_path / "given up", "coco", [8])
+    assert_holds(tmp_path / "given up", "coco", (*range(4), 8))
+    shutil.rmtree(tmp_path / "set" / ".dataset")
+    right.rename(tmp_path / "set" / ".dataset")
+    make(tmp_path / "set", "coco", [8])
+    assert_holds(tmp_path / "set", "coco", (*range(7), 8))
+
+
+@pytest.mark.parametrize("format", ["yolo", "pascal_voc"])
+def test_an_image_that_older_records_do_not_know_is_in_one_split_only(tmp_path, format):
+    with_older_records(tmp_path / "set", format)
+
+    with Dataset(tmp_path / "set", format) as dataset:
+        add(dataset, 5, "valid")
+
+    assert_holds(tmp_path / "set", format, (0, 1, 2, 3, 4, 6))
+    assert_holds(tmp_path / "set", format, (5,), "valid")
 
 
 @pytest.mark.parametrize("damage", [b"", b'{"info": ', b"\x00" * 900, None])
@@ -164,6 +237,21 @@ def test_an_edited_coco_file_is_left_alone(tmp_path, edit, indent):
     assert_holds(tmp_path, "coco", (*range(6), 7))
 
 
+def test_an_edit_that_keeps_size_and_time_is_noticed(tmp_path):
+    make(tmp_path, "coco")
+    path = annotations(tmp_path)
+    status = path.stat()
+    content = path.read_bytes().replace(b'"width": 32', b'"width": 23')
+    with path.open("r+b") as file:
+        file.write(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    with Dataset(tmp_path, "coco") as dataset, pytest.raises(DatasetError, match="edited"):
+        add(dataset, 6)
+
+    assert path.read_bytes() == content
+
+
 @pytest.mark.parametrize("change", ["names: [mine, star, dog]", "names: {0: cat}", "nc: 1", "- 1", "a: [b"])
 def test_an_edited_data_yaml_is_kept_or_left_alone(tmp_path, change):
     make(tmp_path, "yolo")
@@ -193,6 +281,21 @@ def test_keys_that_others_add_to_data_yaml_are_kept(tmp_path):
     assert "val: ../other/images" in text
     assert "path: ." in text
     assert "- cat" in text
+
+
+def test_comments_and_style_of_the_shared_yolo_files_are_kept(tmp_path):
+    make(tmp_path, "yolo")
+    path, classes = tmp_path / "data.yaml", tmp_path / "train" / "classes.txt"
+    edited = (
+        "# mine\nnames: {0: star, 1: 'dog', 2: red circle}\nnc: 3\ntrain: train/images\nval: train/images\n"
+    )
+    path.write_text(edited)
+    classes.write_text(classes.read_text().replace("\n", "\r\n"))
+
+    make(tmp_path, "yolo", range(6, 9))
+
+    assert path.read_text() == edited
+    assert_holds(tmp_path, "yolo", range(9))
 
 
 @pytest.mark.parametrize("kept", [0, 100, 5000])
@@ -239,6 +342,49 @@ def test_a_split_that_became_a_link_is_not_written_through_other_splits(tmp_path
             change(dataset)
 
     assert public_files(outside) == before
+
+
+INNER_LINKS = {
+    "valid": "train",
+    "test": ".",
+    "valid/images": "../train/images",
+    "valid/labels": "../train/labels",
+    "valid/_annotations.coco.json": "../train/_annotations.coco.json",
+    "valid/classes.txt": "../train/classes.txt",
+    ".dataset/records.sqlite-wal": "../train/wal",
+}
+
+
+@pytest.mark.parametrize("link", INNER_LINKS)
+@pytest.mark.parametrize("format", FORMATS)
+def test_links_in_a_dataset_are_not_followed(tmp_path, format, link):
+    make(tmp_path, format)
+    (tmp_path / link).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / link).symlink_to(INNER_LINKS[link])
+
+    with contextlib.suppress(DatasetError), Dataset(tmp_path, format) as dataset:
+        add(dataset, 7, "test" if link == "test" else "valid")
+
+    (tmp_path / link).unlink(missing_ok=True)
+    assert_holds(tmp_path, format, range(6))
+    make(tmp_path, format, [8])
+    assert_holds(tmp_path, format, (*range(6), 8))
+
+
+@pytest.mark.parametrize("link", ["train", "valid", "data.yaml", ".dataset", "."])
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_link_to_itself_is_an_error_of_the_dataset(tmp_path, format, link):
+    folder = tmp_path / "set"
+    if link != ".":
+        make(folder, format)
+        with contextlib.suppress(FileNotFoundError):
+            (folder / link).rename(tmp_path / "moved")
+    (folder / link).symlink_to(folder / link)
+
+    with contextlib.suppress(DatasetError, OSError), Dataset(folder, format) as dataset:
+        add(dataset, 7, "valid")
+
+    assert (folder / link).is_symlink()
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -361,7 +507,7 @@ def test_a_slow_reader_sees_whole_files_and_no_image_is_missing(tmp_path, is_lat
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        for _ in range(20):
+        for _ in range(6):
             with annotations(tmp_path).open() as file:
                 text = ""
                 while piece := file.read(300):

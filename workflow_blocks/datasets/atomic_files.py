@@ -20,3 +20,17 @@ def write_temporary(folder: Path, content: bytes) -> Path:
         Path(name).unlink(missing_ok=True)
         raise
     return Path(name)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file, replacing any file there.
+
+    Raises:
+        OSError: it cannot be written; what was there stays.
+    """
+    temporary = write_temporary(path.parent, content)
+    try:
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -11,7 +11,12 @@ def check_class_name(name: str) -> None:
     Raises:
         DatasetError: the name is empty, or has control characters or lone surrogates.
     """
-    if not name or any(unicodedata.category(c) in ("Cc", "Cs") or c in "\ufffe\uffff" for c in name):
+    if not name or not all(map(is_writable, name)):
         raise DatasetError(
             f"the class name {name!r} cannot be written; give a name without control characters"
         )
+
+
+def is_writable(character: str) -> bool:
+    """Whether the files of all formats can hold a character; XML is the strictest."""
+    return unicodedata.category(character) not in ("Cc", "Cs") and character not in "\ufffe\uffff"

@@ -3,12 +3,13 @@
 While the files are small, they are written with each change. Later this would cost more with each image,
 so changes are collected: see `late_writes`. A file carries the checksum of its own content. So a file that is
 old, copied or restored is told from one that somebody edited. The former is written again; the latter is an
-error.
+error. It also carries the revision of the records. So it is not written again from records that are older.
 """
 
 import hashlib
 import json
 import logging
+import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -18,8 +19,9 @@ import numpy as np
 import supervision as sv
 from supervision.dataset.formats.coco import classes_to_coco_categories, detections_to_coco_annotations
 
+from workflow_blocks.datasets.details import Detail
 from workflow_blocks.datasets.errors import DatasetError
-from workflow_blocks.datasets.file_changes import DatasetFolder
+from workflow_blocks.datasets.file_changes import HIDDEN_FOLDER, DatasetFolder
 from workflow_blocks.datasets.records import ImageRecord, Records
 
 # Files of this size together are written in some milliseconds.
@@ -29,6 +31,8 @@ MAX_BOXES = 100_000
 
 _HEAD = b'{"info": {"description": "Written by moondream2-workflow-blocks", "checksum": "'
 _CHECKSUM_LENGTH = 64
+_REVISION = re.compile(rb'", "revision": (\d+)}')
+_REVISION_LENGTH = 50  # or less
 _ROWS_AT_ONCE = 1000
 
 logger = logging.getLogger(__name__)
@@ -68,8 +72,8 @@ class CocoFiles:
             "INSERT INTO coco_texts VALUES (?, ?, ?, ?)",
             record.id,
             record.split,
-            json.dumps(_image(record)),
-            json.dumps(_annotations(record))[1:-1],
+            json.dumps(entry_of_image(record)),
+            json.dumps(annotations_of_image(record))[1:-1],
         )
 
     def changed_at(self, without: Iterable[str] = ()) -> float | None:
@@ -87,12 +91,14 @@ class CocoFiles:
         return sum(_size(self._path(split)) for split in self._changed_splits()) <= MAX_BYTES_AT_ONCE
 
     def files(self) -> dict[str, bytes]:
-        """The files that changed, by their place in the dataset's folder.
+        """The files that changed, by their place in the dataset's folder. Called inside `Records.change`.
 
         Raises:
             DatasetError: a file was edited.
         """
         splits = self._changed_splits()
+        if splits:
+            self._records.set_setting("revision", str(self._revision() + 1))
         files = {}
         for split in splits:
             if not self._is_usable(split):
@@ -107,20 +113,27 @@ class CocoFiles:
             if _name(split) in names:
                 self._records.execute(
                     "UPDATE coco_splits SET last_written = ?, changed_at = NULL WHERE split = ?",
-                    _state(self._path(split)),
+                    state_of(self._path(split)),
                     split,
                 )
 
     def find_changed(self) -> None:
-        """Notes the files that are not those written last: removed, damaged, copied or restored."""
-        for split in filter(self._is_used, self._splits):
-            if not self._is_known(split) and (not self._path(split).exists() or not self._is_edited(split)):
+        """Notes the files that are not those written last: removed, damaged, copied or restored.
+
+        Raises:
+            DatasetError: a file is newer than the records, which were put back from an older copy.
+        """
+        for split in self._splits:
+            if self._folder.is_linked(_name(split)) or self._is_known(split):
+                continue  # a link is an error when the file is written
+            self._check_age(split)
+            if self._is_used(split) and not self._is_edited(split):
                 self._mark_changed(split)
 
     def accept(self, split: str) -> None:
         """Notes that a file may be replaced, whatever its checksum."""
         self._mark_changed(split)
-        state = _state(self._path(split))
+        state = state_of(self._path(split))
         self._records.execute("UPDATE coco_splits SET last_written = ? WHERE split = ?", state, split)
 
     def _changed_splits(self) -> list[str]:
@@ -144,11 +157,23 @@ class CocoFiles:
         """Whether a file is the one that was written last."""
         rows = self._records.execute("SELECT last_written FROM coco_splits WHERE split = ?", split)
         path = self._path(split)
-        return path.exists() and bool(rows) and rows[0][0] == _state(path)
+        return path.exists() and bool(rows) and rows[0][0] == state_of(path)
 
     def _is_edited(self, split: str) -> bool:
         path = self._path(split)
-        return not is_unedited(path) and _is_json(path)
+        return path.exists() and not is_unedited(path) and _is_json(path)
+
+    def _check_age(self, split: str) -> None:
+        path = self._path(split)
+        if path.is_file() and _revision_in(path) > self._revision() and is_unedited(path):
+            raise DatasetError(
+                f"{path} is newer than the dataset's records; put back the folder {HIDDEN_FOLDER} that "
+                "belongs to it, or move the file away and it is written again without its newest images"
+            )
+
+    def _revision(self) -> int:
+        """How many times files were written from the records."""
+        return int(self._records.setting("revision") or 0)
 
     def _is_usable(self, split: str) -> bool:
         """Whether a file may be replaced; if not, it is no JSON any more and must be kept aside.
@@ -168,12 +193,14 @@ class CocoFiles:
 
     def content(self, split: str) -> bytes:
         """The file of a split, from the records."""
-        body = b"".join(self._pieces(split))
+        body = f'", "revision": {self._revision()}}}, "licenses": [], '.encode() + b"".join(
+            self._pieces(split)
+        )
         return _HEAD + hashlib.sha256(body).hexdigest().encode() + body
 
     def _pieces(self, split: str) -> Iterator[bytes]:
-        categories = classes_to_coco_categories(self._records.class_names())
-        yield b'"}, "licenses": [], "categories": ' + json.dumps(categories).encode()
+        categories = categories_of(self._records.class_names())
+        yield b'"categories": ' + json.dumps(categories).encode()
         for field, column in (("images", "image"), ("annotations", "annotations")):
             yield f', "{field}": [\n'.encode()
             cursor = self._records.connection.execute(
@@ -203,6 +230,13 @@ def is_unedited(path: Path) -> bool:
     return checksum == digest.hexdigest().encode()
 
 
+def _revision_in(path: Path) -> int:
+    with path.open("rb") as file:
+        file.seek(len(_HEAD) + _CHECKSUM_LENGTH)
+        found = _REVISION.match(file.read(_REVISION_LENGTH))
+    return int(found[1]) if found else 0
+
+
 def _chunks(file: BinaryIO) -> Iterable[bytes]:
     return iter(lambda: file.read(2**20), b"")
 
@@ -223,21 +257,47 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _state(path: Path) -> str:
+def state_of(path: Path) -> str:
+    """Differs between two writes of a file, also of the same content."""
     status = path.stat()
-    return f"{status.st_size} {status.st_mtime_ns} {status.st_ino}"
+    return f"{status.st_size} {status.st_ctime_ns} {status.st_ino}"  # some editors put back `st_mtime`
 
 
-def _image(record: ImageRecord) -> dict[str, Any]:
+def categories_of(class_names: Sequence[str]) -> list[dict[str, Any]]:
+    """What the file says of the classes."""
+    return list(classes_to_coco_categories(list(class_names)))
+
+
+def entry_of_image(record: ImageRecord) -> dict[str, Any]:
+    """What the file says of an image, without its boxes."""
     image = {"id": record.id, "file_name": record.file_name, "width": record.width, "height": record.height}
     return image | ({"extra": {"name": record.source_name}} if record.source_name else {})
 
 
-def _annotations(record: ImageRecord) -> list[dict[str, Any]]:
+def annotations_of_image(record: ImageRecord) -> list[dict[str, Any]]:
+    """What the file says of an image's boxes. Their ids follow from the image's id."""
     detections = sv.Detections(
         xyxy=np.array(record.boxes, dtype=np.float64).reshape(-1, 4),
         class_id=np.array(record.class_ids, dtype=int),
     )
     first_id = record.id * MAX_BOXES
     annotations, _ = detections_to_coco_annotations(detections, image_id=record.id, annotation_id=first_id)
-    return list(annotations)
+    if not record.details:
+        return list(annotations)
+    details = [_detail(record, detail) for detail in record.details]
+    return [annotation | detail for annotation, detail in zip(annotations, details, strict=True)]
+
+
+def _detail(record: ImageRecord, detail: Detail) -> dict[str, Any]:
+    """What an annotation has besides its box. Masks with holes are run lengths, others are polygons."""
+    fields: dict[str, Any] = {}
+    if detail.polygons:
+        runs = {"size": [record.height, record.width], "counts": list(detail.runs)}
+        fields |= {"segmentation": runs if detail.runs else list(map(list, detail.polygons))}
+        fields |= {"area": float(detail.area)}
+    if detail.score is not None:
+        fields["score"] = detail.score
+    known = {name: value for name, value in detail.attributes.items() if value is not None}
+    if attributes := ({"prompt": detail.prompt} if detail.prompt else {}) | known:
+        fields["attributes"] = attributes
+    return fields

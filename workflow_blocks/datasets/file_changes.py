@@ -21,31 +21,33 @@ STAGED_FOLDER = f"{HIDDEN_FOLDER}/staged"
 
 
 class DatasetFolder:
-    """A dataset's folder, out of which no link may lead."""
+    """A dataset's folder, in which no file or folder of the dataset may be a link."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._root = path.resolve()
+        self._root = os.path.realpath(path)
 
     def checked(self, name: str) -> Path:
         """The path of a file or folder of the dataset, by its place in the folder.
 
         Raises:
-            DatasetError: a link leads out of the folder.
+            DatasetError: a link leads elsewhere, also if that is in the folder: two splits would share files.
         """
         path = self.path / name
-        if self.leads_out(name):
-            raise DatasetError(f"{path} is a link that leads out of the dataset; remove it")
+        if self.is_linked(name):
+            raise DatasetError(
+                f"{path} is a link, or in a folder that is one; put the files themselves there"
+            )
         return path
 
-    def leads_out(self, name: str) -> bool:
-        return not (self.path / name).resolve().is_relative_to(self._root)
+    def is_linked(self, name: str) -> bool:
+        return os.path.realpath(self.path / name) != os.path.join(self._root, name)  # noqa: PTH118
 
     def make_writable(self, name: str) -> Path:
         """The path of a file that can be put in place; its folder is created.
 
         Raises:
-            DatasetError: a link leads out of the folder, or something else than a file is in its place.
+            DatasetError: a link leads elsewhere, or something else than a file is in its place.
             OSError: its folder cannot be written.
         """
         path = self.checked(name)

@@ -33,6 +33,20 @@ def _safe_stem(source_name: str) -> str:
     return re.sub(r"\s+", " ", stem).strip(" .")
 
 
+def check_size(image_bgr: npt.NDArray[np.uint8], suffix: str) -> None:
+    """Checks whether a format can hold an image, uint8 (H, W, 3).
+
+    Raises:
+        DatasetError: it cannot.
+    """
+    height, width = image_bgr.shape[:2]
+    if suffix == ".jpg" and max(height, width) > MAX_JPEG_SIDE:
+        raise DatasetError(
+            f"the image has {width} x {height} pixels, and JPEG holds at most {MAX_JPEG_SIDE} on a side; "
+            "set `image_format` to 'png'"
+        )
+
+
 def encode(
     image_bgr: npt.NDArray[np.uint8], suffix: str, jpeg_quality: int, original: bytes | None = None
 ) -> bytes:
@@ -50,12 +64,7 @@ def encode(
     """
     if original is not None and _shows_exactly(original, image_bgr, suffix):
         return original
-    height, width = image_bgr.shape[:2]
-    if suffix == ".jpg" and max(height, width) > MAX_JPEG_SIDE:
-        raise DatasetError(
-            f"the image has {width} x {height} pixels, and JPEG holds at most {MAX_JPEG_SIDE} on a side; "
-            "set `image_format` to 'png'"
-        )
+    check_size(image_bgr, suffix)
     try:
         is_written, encoded = cv2.imencode(suffix, image_bgr, [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality])
     except cv2.error as error:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
+from workflow_blocks.datasets.class_names import is_writable
 from workflow_blocks.datasets.records import Box, ImageRecord
 
 
@@ -15,7 +16,7 @@ def pascal_voc_xml(record: ImageRecord, class_names: Sequence[str]) -> bytes:
     source = _add(root, "source")
     _add(source, "database", "moondream2-workflow-blocks")
     if record.source_name:
-        _add(source, "image", record.source_name)
+        _add(source, "image", "".join(c if is_writable(c) else "_" for c in record.source_name))
     size = _add(root, "size")
     for name, value in (("width", record.width), ("height", record.height), ("depth", 3)):
         _add(size, name, value)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from workflow_blocks.datasets.atomic_files import write_temporary
+from workflow_blocks.datasets.details import Detail, detail_from_json
 from workflow_blocks.datasets.errors import DatasetError
 
 __all__ = ["Box", "DatasetError", "ImageRecord", "Records"]
@@ -46,7 +48,9 @@ _TABLES = (
     "CREATE INDEX coco_texts_of_split ON coco_texts (split, image_id)",
     "CREATE TABLE coco_splits (split TEXT PRIMARY KEY, last_written TEXT NOT NULL, changed_at REAL)",
 )
-_COLUMNS = "id, content, split, file_name, width, height, boxes, class_ids, source_name"
+_COLUMNS = "id, content, split, file_name, width, height, boxes, class_ids, source_name, details, caption"
+# Columns that datasets get when they are opened, if they were begun without.
+_LATER_COLUMNS = {"details": "TEXT NOT NULL DEFAULT '[]'", "caption": "TEXT NOT NULL DEFAULT ''"}
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,8 @@ class ImageRecord:
     """One image of a dataset.
 
     `boxes` are corners (x_min, y_min, x_max, y_max) in its pixels; `source_name` is the name under which the
-    image came, or empty.
+    image came, or empty; `details` are those of each box, or empty where nothing more is known; `caption` is
+    a text about the image, or empty.
     """
 
     id: int
@@ -66,6 +71,25 @@ class ImageRecord:
     boxes: tuple[Box, ...]
     class_ids: tuple[int, ...]
     source_name: str = ""
+    details: tuple[Detail, ...] = ()
+    caption: str = ""
+
+
+def separate_from_links(path: Path, staged: Path) -> None:
+    """Gives records a file of their own if a copy that was made of hard links (`cp -al`) shares it.
+
+    Raises:
+        DatasetError: another writer has the records open, or they cannot be used.
+        OSError: the file cannot be written.
+    """
+    if not path.exists() or path.stat().st_nlink == 1:
+        return
+    shared = Records(path)
+    try:
+        shared.execute("PRAGMA journal_mode=DELETE")  # now all is in one file, and nobody else has it open
+    finally:
+        shared.close()
+    write_temporary(staged, path.read_bytes()).replace(path)
 
 
 class Records:
@@ -86,6 +110,9 @@ class Records:
             self.execute("PRAGMA synchronous=NORMAL")
             if self.version() < _SCHEMA_VERSION:
                 self._create_tables()
+            found = {name for _, name, *_ in self.execute("PRAGMA table_info(images)")}
+            for name in _LATER_COLUMNS.keys() - found:
+                self.execute(f"ALTER TABLE images ADD COLUMN {name} {_LATER_COLUMNS[name]}")
         except BaseException:
             self.close()
             raise
@@ -159,10 +186,11 @@ class Records:
     def put(self, record: ImageRecord) -> ImageRecord:
         """Adds a record, or replaces that of the same content, which keeps its id."""
         self.execute(
-            "INSERT INTO images (content, split, file_name, width, height, boxes, class_ids, source_name) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (content) DO UPDATE SET split = excluded.split, "
-            "file_name = excluded.file_name, boxes = excluded.boxes, class_ids = excluded.class_ids, "
-            "source_name = excluded.source_name",
+            "INSERT INTO images (content, split, file_name, width, height, boxes, class_ids, source_name, "
+            "details, caption) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (content) DO UPDATE SET "
+            "split = excluded.split, file_name = excluded.file_name, boxes = excluded.boxes, "
+            "class_ids = excluded.class_ids, source_name = excluded.source_name, details = excluded.details, "
+            "caption = excluded.caption",
             record.content,
             record.split,
             record.file_name,
@@ -171,6 +199,8 @@ class Records:
             json.dumps(record.boxes),
             json.dumps(record.class_ids),
             record.source_name,
+            json.dumps([detail.as_json() for detail in record.details]),
+            record.caption,
         )
         stored = self.find(record.content)
         assert stored is not None
@@ -190,13 +220,28 @@ class Records:
             self.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
 
     def _from_row(self, row: tuple[Any, ...]) -> ImageRecord:
-        image_id, content, split, file_name, width, height, boxes, class_ids, source_name = row
+        (
+            image_id,
+            content,
+            split,
+            file_name,
+            width,
+            height,
+            boxes,
+            class_ids,
+            source_name,
+            details,
+            caption,
+        ) = row
         try:
             corners = tuple((x_min, y_min, x_max, y_max) for x_min, y_min, x_max, y_max in json.loads(boxes))
             ids = tuple(json.loads(class_ids))
-        except (ValueError, TypeError) as error:
+            known = tuple(map(detail_from_json, json.loads(details)))
+        except (ValueError, TypeError, AttributeError) as error:
             raise self._damaged(error) from error
-        return ImageRecord(image_id, content, split, file_name, width, height, corners, ids, source_name)
+        return ImageRecord(
+            image_id, content, split, file_name, width, height, corners, ids, source_name, known, caption
+        )
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

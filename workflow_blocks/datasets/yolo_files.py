@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from workflow_blocks.datasets.details import joined_outline
 from workflow_blocks.datasets.errors import DatasetError
 from workflow_blocks.datasets.records import ImageRecord
 
@@ -18,12 +19,31 @@ _PLACES = tuple(f"{split}/images" for split in _KEYS)
 
 
 def label_text(record: ImageRecord) -> str:
-    """A row for each box: class id, and centre and size as shares of the image's sides, all within 0 to 1."""
+    """A row for each box: class id, and centre and size as shares of the image's sides, all within 0 to 1.
+
+    If the image has masks, a row is the outline of a box's mask, or the box's own four corners: readers take
+    an image's rows for boxes or for outlines, not for both.
+    """
+    if any(detail.polygons for detail in record.details):
+        return _outline_rows(record)
     rows = []
     for (x_min, y_min, x_max, y_max), class_id in zip(record.boxes, record.class_ids, strict=True):
         x_center, width = _center_and_size(x_min / record.width, x_max / record.width)
         y_center, height = _center_and_size(y_min / record.height, y_max / record.height)
         rows.append(f"{class_id} {x_center:.8f} {y_center:.8f} {width:.8f} {height:.8f}\n")
+    return "".join(rows)
+
+
+def _outline_rows(record: ImageRecord) -> str:
+    rows = []
+    for (x_min, y_min, x_max, y_max), class_id, detail in zip(
+        record.boxes, record.class_ids, record.details, strict=True
+    ):
+        corners = (x_min, y_min, x_max, y_min, x_max, y_max, x_min, y_max)
+        outline = list(joined_outline(detail.polygons or (corners,)))
+        sides = (record.width, record.height) * (len(outline) // 2)
+        shares = (min(max(value / side, 0.0), 1.0) for value, side in zip(outline, sides, strict=True))
+        rows.append(f"{class_id} {' '.join(f'{share:.8f}' for share in shares)}\n")
     return "".join(rows)
 
 
@@ -52,13 +72,19 @@ def data_yaml(
     own = {key: own[key] for key in _KEYS.values() if key in own}
     own |= {"nc": len(class_names), "names": list(class_names)}
     content = yaml.safe_dump(own, sort_keys=False).encode()
-    if found in (None, content):
+    if found is None or found == content:
         return content
     document = _read_yaml(path, found)
-    names = document.pop("names", [])
-    _check_classes(path, list(names.values()) if isinstance(names, dict) else names, class_names)
-    others = {key: value for key, value in document.items() if key != "nc" and value not in _PLACES}
-    return yaml.safe_dump(own | others, sort_keys=False).encode() if others else content
+    if isinstance(document.get("names"), dict):
+        document["names"] = list(document["names"].values())
+    _check_classes(path, document.get("names", []), class_names)
+    others = {
+        key: value for key, value in document.items() if key not in ("nc", "names") and value not in _PLACES
+    }
+    wanted = own | others
+    if document == wanted:
+        return found  # perhaps with comments, or in another style
+    return yaml.safe_dump(wanted, sort_keys=False).encode()
 
 
 def checked_class_list(path: Path, found: bytes | None, class_names: Sequence[str]) -> bytes:
@@ -68,7 +94,7 @@ def checked_class_list(path: Path, found: bytes | None, class_names: Sequence[st
         DatasetError: the found lines are not the first classes of the dataset.
     """
     try:
-        lines = (found or b"").decode().split("\n")
+        lines = (found or b"").decode().splitlines()
     except UnicodeDecodeError as error:
         raise _edited(path) from error
     _check_classes(path, [line for line in lines if line], class_names)
