@@ -1,0 +1,71 @@
+"""What the folder of a job says of it, and which jobs are continued."""
+
+import json
+
+import pytest
+
+from tests.cluster.conftest import BUCKET, contents_of, write_images
+from workflow_blocks.cluster.errors import ClusterError
+from workflow_blocks.cluster.job_folder import JOB_FILE, JobFolder
+from workflow_blocks.cluster.manifest import find_images
+from workflow_blocks.cluster.store import Store
+
+
+def start(folder, definition, parameters, source):
+    return folder.start(definition, parameters, str(source), find_images(str(source)), 1, 4)
+
+
+@pytest.fixture
+def images(tmp_path):
+    return write_images(tmp_path / "in", 2)
+
+
+@pytest.mark.parametrize(
+    "kind", ["secret", {"name": "secret"}, "roboflow_api_key", {"name": "roboflow_api_key"}]
+)
+def test_secrets_are_not_written(definition, images, tmp_path, kind):
+    inputs = [
+        {"type": "WorkflowParameter", "name": "given", "kind": [kind]},
+        {"type": "WorkflowParameter", "name": "usual", "kind": [kind], "default_value": "hidden2"},
+        {"type": "WorkflowParameter", "name": "server", "default_value": "https://me:hidden3@host/"},
+    ]
+    changed = definition | {"inputs": [*definition["inputs"], *inputs]}
+    parameters = {"given": "hidden1", "prompts": ["https://host/?token=hidden4", "dog"]}
+
+    start(JobFolder(Store(str(tmp_path / "out"))), changed, parameters, images)
+
+    assert all(b"hidden" not in content for content in contents_of(tmp_path / "out").values())
+    job = json.loads((tmp_path / "out" / JOB_FILE).read_text())
+    assert job["parameters"] == {"given": "***", "prompts": ["https://host/?token=***", "dog"]}
+
+
+def test_a_job_is_continued_by_any_spelling_of_its_input(definition, images, tmp_path, monkeypatch):
+    folder = JobFolder(Store(str(tmp_path / "out")))
+    monkeypatch.chdir(tmp_path)
+    manifest = start(folder, definition, {}, "in")
+    (tmp_path / "link").symlink_to(images)
+
+    spellings = ["in", "in/", "./in", "link", str(images), f"{images}/", images.as_uri()]
+    for source in [*spellings, "elsewhere/../in"]:
+        assert folder.earlier_manifest(definition, {}, source, again=False) == manifest
+
+
+def test_another_folder_of_the_same_name_is_another_input(definition, images, tmp_path, monkeypatch):
+    folder = JobFolder(Store(str(tmp_path / "out")))
+    monkeypatch.chdir(tmp_path)
+    start(folder, definition, {}, "in")
+    write_images(tmp_path / "elsewhere" / "in", 1)
+
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(ClusterError, match="another input"):
+        folder.earlier_manifest(definition, {}, "in", again=False)
+
+
+def test_equal_prefixes_on_object_storage(storage, definition, tmp_path):
+    storage.client.put_object(Bucket=BUCKET, Key="same/1.jpg", Body=b"-")
+    folder = JobFolder(Store(str(tmp_path / "out")))
+    manifest = start(folder, definition, {}, f"s3://{BUCKET}/same/")
+
+    assert folder.earlier_manifest(definition, {}, f"s3://{BUCKET}/same", again=False) == manifest
+    with pytest.raises(ClusterError, match="another input"):
+        folder.earlier_manifest(definition, {}, f"s3://{BUCKET}/other", again=False)

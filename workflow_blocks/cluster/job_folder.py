@@ -1,0 +1,227 @@
+"""The folder of a job's results, and what is known there of the job.
+
+`rows/` holds the results, a file for each part of the manifest; `job/` what the job was, its manifest, and
+its failed rows. A part is done when its file of rows is there.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from typing import Any
+
+import pyarrow as pa
+
+from workflow_blocks.blocks.common.masking import MASK
+from workflow_blocks.cluster.addresses import AddressError, resolved, without_secrets
+from workflow_blocks.cluster.errors import ClusterError
+from workflow_blocks.cluster.manifest import Images, Manifest, write_manifest
+from workflow_blocks.cluster.parts import FAILURES_FOLDER, ROWS_FOLDER, failures_file, part_of
+from workflow_blocks.cluster.rows import SCHEMA
+from workflow_blocks.cluster.store import Store
+from workflow_blocks.running.parameters import kinds_of, parameter_inputs
+
+JOB_FOLDER = "job"
+JOB_FILE = f"{JOB_FOLDER}/job.json"
+FAILURES_FILE = "failures.parquet"
+SUMMARY_FILE = "summary.json"
+FAILURE_COLUMNS = ["id", "uri", "error", "worker"]
+_SECRET_KINDS = {"secret", "roboflow_api_key"}
+_READERS = 32
+
+
+class JobFolder:
+    """The output folder of a job. Only one driver may use it at a time."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def earlier_manifest(
+        self, definition: Mapping[str, Any], parameters: Mapping[str, Any], source: str, again: bool
+    ) -> Manifest | None:
+        """The manifest of the job that is continued; None if a new job starts. It writes nothing that stays.
+
+        Args:
+            definition: the workflow.
+            parameters: its parameters.
+            source: the input.
+            again: whether the results of an earlier job are to be replaced.
+
+        Raises:
+            ClusterError: the folder holds results of another job, or cannot be written.
+        """
+        self.store.check_writable()
+        with _errors_of(self.store):
+            earlier = self._job()
+            if earlier is None and any(self.store.names(ROWS_FOLDER)):
+                raise ClusterError(
+                    f"{self.store.address}/{ROWS_FOLDER} exists, and no job of this version made it; give "
+                    "another --output"
+                )
+        if earlier is None or again:
+            return None
+        self._refuse_another(earlier, _fingerprint(definition, parameters), source)
+        return Manifest(**earlier["manifest"])
+
+    def start(
+        self,
+        definition: Mapping[str, Any],
+        parameters: Mapping[str, Any],
+        source: str,
+        images: Images,
+        n_workers: int,
+        batch_size: int,
+    ) -> Manifest:
+        """Starts a job; the results of an earlier one are removed.
+
+        Args:
+            definition: the workflow.
+            parameters: its parameters.
+            source: the input, and
+            images: what it holds.
+            n_workers: see `write_manifest`.
+            batch_size: see `write_manifest`.
+
+        Raises:
+            ClusterError: the folder cannot be written.
+        """
+        with _errors_of(self.store):
+            if self._job() is not None:
+                self._remove_all()
+            manifest = write_manifest(self.store, images, n_workers, batch_size)
+            kept_definition, kept_parameters = _job_without_secrets(definition, parameters)
+            job = {
+                "fingerprint": _fingerprint(definition, parameters),
+                "input": _resolved(source),
+                "definition": kept_definition,
+                "parameters": kept_parameters,
+                "manifest": asdict(manifest),
+            }
+            # It comes last: without it, there is no job and the manifest is made again.
+            self.store.write(JOB_FILE, json.dumps(job, indent=2).encode())
+            return manifest
+
+    def parts_done(self) -> set[int]:
+        """The parts whose rows are written. What killed workers left unfinished is removed."""
+        done = set()
+        for name in self.store.names(ROWS_FOLDER):
+            part = part_of(name)
+            if part is not None:
+                done.add(part)
+            elif name.startswith(".") and name.endswith(".part"):
+                self.store.remove(f"{ROWS_FOLDER}/{name}")
+        return done
+
+    def write_failures(self) -> int:
+        """Writes the failed rows of all parts into one file, and returns how many they are."""
+        parts = sorted(
+            part for name in self.store.names(FAILURES_FOLDER) if (part := part_of(name)) is not None
+        )
+
+        def read(part: int) -> pa.Table:
+            return self.store.read_table(failures_file(part), FAILURE_COLUMNS)
+
+        with ThreadPoolExecutor(_READERS) as threads:
+            tables = list(threads.map(read, parts))
+        columns = pa.schema([SCHEMA.field(name) for name in FAILURE_COLUMNS])
+        failures = pa.concat_tables([columns.empty_table(), *tables])
+        self.store.write_table(FAILURES_FILE, failures)
+        return int(failures.num_rows)
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        self.store.write(SUMMARY_FILE, f"{json.dumps(summary, indent=2)}\n".encode())
+
+    def summary(self) -> dict[str, Any]:
+        """The summary of the last run; empty without one."""
+        with suppress(ValueError):
+            return dict(json.loads(self.store.read(SUMMARY_FILE) or b"{}"))
+        return {}
+
+    def job(self) -> dict[str, Any]:
+        """What the folder says of its job.
+
+        Raises:
+            ClusterError: it is not the folder of a job.
+        """
+        with _errors_of(self.store):
+            job = self._job()
+        if job is None:
+            raise ClusterError(f"{self.store.address} has no results of workflow-blocks run-cluster")
+        return job
+
+    def _job(self) -> dict[str, Any] | None:
+        content = self.store.read(JOB_FILE)
+        try:
+            return None if content is None else json.loads(content)
+        except ValueError as error:
+            raise ClusterError(
+                f"{self.store.address}/{JOB_FILE} is damaged; give another --output"
+            ) from error
+
+    def _refuse_another(self, earlier: Mapping[str, Any], key: str, source: str) -> None:
+        differs = None
+        if earlier.get("fingerprint") != key:
+            differs = "another workflow or other parameters"
+        elif _resolved(str(earlier.get("input"))) != _resolved(source):
+            differs = f"another input ({earlier.get('input')})"
+        if differs:
+            raise ClusterError(
+                f"{self.store.address} holds results of {differs} (see {JOB_FILE} in it); give another "
+                "--output, or --again to replace them"
+            )
+
+    def _remove_all(self) -> None:
+        self.store.remove_folder(ROWS_FOLDER)
+        for name in (FAILURES_FILE, SUMMARY_FILE):
+            self.store.remove(name)
+        self.store.remove_folder(JOB_FOLDER)
+
+
+def _resolved(source: str) -> str:
+    try:
+        return resolved(source)
+    except AddressError as error:
+        raise ClusterError(str(error)) from error
+
+
+@contextmanager
+def _errors_of(store: Store) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = without_secrets(error.strerror or str(error))
+        raise ClusterError(f"{store.address} cannot be used: {reason}") from error
+
+
+def _fingerprint(definition: Mapping[str, Any], parameters: Mapping[str, Any]) -> str:
+    text = json.dumps([definition, parameters], sort_keys=True)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _job_without_secrets(
+    definition: Mapping[str, Any], parameters: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A definition and parameters that may be stored: without secret values, and credentials in addresses."""
+    secret = {
+        name for name, entry in parameter_inputs(definition).items() if _SECRET_KINDS & set(kinds_of(entry))
+    }
+    inputs = [
+        entry | {"default_value": MASK}
+        if entry.get("name") in secret and entry.get("default_value")
+        else entry
+        for entry in definition["inputs"]
+    ]
+    kept = {name: MASK if name in secret else value for name, value in parameters.items()}
+    return _cleaned({**definition, "inputs": inputs}), _cleaned(kept)
+
+
+def _cleaned(value: Any) -> Any:
+    if isinstance(value, str):
+        return without_secrets(value)
+    if isinstance(value, list):
+        return [_cleaned(item) for item in value]
+    if isinstance(value, dict):
+        return {_cleaned(name): _cleaned(item) for name, item in value.items()}
+    return value
