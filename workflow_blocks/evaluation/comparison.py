@@ -6,6 +6,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from workflow_blocks.evaluation.measure import Failure, Job, Measured, run_job
+from workflow_blocks.prompt_text import normalized_prompt
 
 # The file in a package from which Inference's class takes the model.
 OWN_CODE = "hf_moondream.py"
@@ -55,6 +56,7 @@ def compare_classes(
     Raises:
         ComparisonError: this plugin's class cannot run.
     """
+    prompts = list(dict.fromkeys(map(normalized_prompt, prompts)))
 
     def run_plugin(dtype: str | None) -> Measured:
         on_start("this plugin" + (f" in {dtype}" if dtype else ""))

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from workflow_blocks.evaluation.box_agreement import Box, match_boxes
 from workflow_blocks.evaluation.comparison import Comparison
 from workflow_blocks.evaluation.comparison_report import title
+from workflow_blocks.image_files import read_image_file
 
 PREFIX = "comparison_"
 
+_WRITTEN_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 _PANEL = 720  # pixels, the longer side of an image
 _BAR = 36
 _GAP = 8
@@ -25,12 +27,13 @@ _Picture = NDArray[np.uint8]
 def write_pictures(comparison: Comparison, output: Path) -> None:
     """Writes a picture for each image, named after it."""
     for index, path in enumerate(comparison.images):
-        cv2.imwrite(str(output / f"{PREFIX}{path.name}"), draw(comparison, index))
+        suffix = "" if path.suffix.lower() in _WRITTEN_SUFFIXES else ".png"
+        cv2.imwrite(str(output / f"{PREFIX}{path.name}{suffix}"), draw(comparison, index))
 
 
 def draw(comparison: Comparison, index: int) -> _Picture:
     """The picture of one image, BGR (H, W, 3): what differs has another colour and says so."""
-    image = np.asarray(cv2.imread(str(comparison.images[index])), np.uint8)
+    image = read_image_file(comparison.images[index])
     inference, plugin = comparison.inference, comparison.plugin[0]
     ours = plugin.found[index]
     if inference is None:

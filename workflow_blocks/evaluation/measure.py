@@ -88,11 +88,17 @@ def measure(job: Job) -> Measured:
     python_files = record_python_files(job.package)
     from inference_models.configuration import DEFAULT_DEVICE
 
+    from workflow_blocks.moondream2.checkpoint import CONFIG_FILE
+    from workflow_blocks.moondream2.config import ConfigError, Moondream2Config
     from workflow_blocks.moondream2.settings import load_settings
 
     settings = load_settings()
     device = settings.device_or(DEFAULT_DEVICE)
-    default_dtype = _name(settings.dtype_of(job.package, device))
+    try:
+        config = Moondream2Config.from_file(job.package / CONFIG_FILE)
+    except ConfigError:  # Inference's own class can run other packages too
+        config = Moondream2Config()
+    default_dtype = _name(settings.dtype_of(config, device))
     if job.dtype is not None:
         os.environ["MOONDREAM2_DTYPE"] = job.dtype
     os.environ["MOONDREAM2_IMAGE_CACHE_MB"] = "0"  # else only the first question about an image encodes it
@@ -146,12 +152,9 @@ def _model_class(job: Job) -> Any:
 
 
 def _read(path: Path) -> Any:
-    import cv2
+    from workflow_blocks.image_files import read_image_file
 
-    image = cv2.imread(str(path))
-    if image is None:
-        raise ValueError(f"{path} is not an image that OpenCV can read")
-    return image
+    return read_image_file(path)
 
 
 def _detect(model: Any, image: Any, prompts: Sequence[str]) -> list[Box]:
