@@ -2,7 +2,6 @@
 
 import json
 import re
-from typing import get_args
 
 import pytest
 from inference.core.interfaces.http.handlers.workflows import _get_air_gapped_info_for_block
@@ -10,12 +9,16 @@ from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
 from workflow_blocks import load_blocks
+from workflow_blocks.blocks.common import model_manifest
 from workflow_blocks.blocks.common.model_version import MAX_LENGTH
+from workflow_blocks.blocks.common.prompts import MAX_PROMPTS
 from workflow_blocks.blocks.detections_dataset_export.settings import MAX_CLASS_NAME_LENGTH
 from workflow_blocks.blocks.detections_dataset_export.v1 import BlockManifest as ExportManifest
 from workflow_blocks.blocks.detections_table.v1 import BlockManifest as TableManifest
+from workflow_blocks.blocks.moondream2.questions import MAX_QUESTION_LENGTH, MAX_QUESTIONS
+from workflow_blocks.blocks.moondream2.v1 import BlockManifest as Moondream2Manifest
 from workflow_blocks.blocks.moondream2_prompt_detection import v1 as detection
-from workflow_blocks.blocks.moondream2_prompt_detection.prompts import MAX_PROMPT_LENGTH, MAX_PROMPTS
+from workflow_blocks.prompt_text import MAX_PROMPT_LENGTH
 
 DetectionManifest = detection.BlockManifest
 STEPS = {
@@ -24,6 +27,13 @@ STEPS = {
         "name": "detection",
         "images": "$inputs.image",
         "prompts": "red car",
+    },
+    Moondream2Manifest: {
+        "type": "workflow_blocks/moondream2@v1",
+        "name": "moondream2",
+        "images": "$inputs.image",
+        "prompt": "What is it?",
+        "classes": ["yes", "no"],
     },
     TableManifest: {
         "type": "workflow_blocks/detections_table@v1",
@@ -38,6 +48,8 @@ STEPS = {
         "target_directory": "datasets/shapes",
     },
 }
+# Values that a block does not read.
+ANYTHING = '{"\\\\S": {}}'
 MANIFESTS = list(STEPS)
 SCHEMAS = {manifest: Draft202012Validator(manifest.model_json_schema()) for manifest in MANIFESTS}
 FIELDS = [
@@ -65,16 +77,34 @@ GOOD = {
         many(MAX_PROMPTS),
         "$inputs.prompts",
         ["$steps.a.text", "dog"],
+        {"pet": ["dog", "cat"], "person": "person"},
+        {"pet": "$steps.a.texts", "person": ["man"]},
     ],
     (DetectionManifest, "model_version"): ["some/model", "/a/package", "x" * MAX_LENGTH, "$inputs.model"],
-    (DetectionManifest, "confidence"): [0, 0.0, 0.5, 1, 1.0, "$inputs.confidence"],
+    (DetectionManifest, "confidence"): [0, 0.0, 0.5, 1, 1.0, "$inputs.confidence", {"red car": 0.5, "*": 0}],
     (DetectionManifest, "iou_threshold"): [0, 0.0, 0.5, 1, 1.0, "$steps.a.iou"],
     (DetectionManifest, "max_detections"): [1, 50, "$inputs.most"],
     (DetectionManifest, "class_agnostic_nms"): [True, False, "$inputs.agnostic"],
+    (Moondream2Manifest, "prompt"): [
+        "What is it?",
+        "x" * MAX_QUESTION_LENGTH,
+        ["a?", "a?"],
+        many(MAX_QUESTIONS),
+        {"colour": "Which colour is it?", "kind": "$steps.a.text"},
+        ["$steps.a.text", "b?"],
+        "$inputs.prompt",
+    ],
+    (Moondream2Manifest, "classes"): ["dog", ["dog", "cat"], many(MAX_PROMPTS), None, "$inputs.classes"],
+    (Moondream2Manifest, "grounding_detection"): ["$steps.detection.predictions", None],
+    (Moondream2Manifest, "model_version"): ["some/model", "/a/package", "$inputs.model"],
+    (Moondream2Manifest, "parse_as"): ["text", "list", "number", "boolean", "$inputs.form"],
+    (Moondream2Manifest, "max_tokens"): [1, 2048, "$inputs.most"],
+    (Moondream2Manifest, "temperature"): [0, 0.5, 2, "$inputs.temperature"],
+    (Moondream2Manifest, "seed"): [0, 2**32 - 1, "$inputs.seed"],
     (TableManifest, "format"): ["csv", "jsonl", "$inputs.format"],
     (TableManifest, "image_name"): ["photo.jpg", "", None, "$inputs.name"],
     (ExportManifest, "target_directory"): ["datasets/shapes", "/", "$inputs.folder"],
-    (ExportManifest, "format"): ["coco", "yolo", "pascal_voc"],
+    (ExportManifest, "format"): ["coco", "yolo", "pascal_voc", "$inputs.format"],
     (ExportManifest, "split"): [
         "train",
         "valid",
@@ -88,11 +118,15 @@ GOOD = {
         ["a", "b"],
         "a",
         ["x" * MAX_CLASS_NAME_LENGTH],
+        {"helmet": ["hard hat", "safety helmet"], "person": "person"},
         None,
         "$inputs.names",
     ],
-    (ExportManifest, "image_format"): ["jpg", "png"],
+    (ExportManifest, "image_format"): ["jpg", "png", "$steps.a.format"],
+    (ExportManifest, "caption"): ["a dog on a bench", None, "$steps.a.output"],
     (ExportManifest, "image_name"): ["photo.jpg", "", None, "$inputs.name"],
+    (ExportManifest, "labels"): ["all", "sure", "review", "$inputs.labels"],
+    (ExportManifest, "sure_confidence"): [0, 0.5, 1, "$inputs.confidence", {"red car": 0.5, "*": 0}],
     (ExportManifest, "jpeg_quality"): [1, 95, 100, "$inputs.quality"],
     (ExportManifest, "cooldown_seconds"): [0, 0.5, 3600, "$inputs.cooldown"],
 }
@@ -108,12 +142,50 @@ BAD = {
         ["dog", ["cat"]],
         ["$steps.a.text", ""],
         many(MAX_PROMPTS + 1),
+        {"pet": []},
+        {"pet": ["dog", ""]},
+        {"pet": " "},
+        {"pet": 3},
+        {"pet": {"dog": "dog"}},
+        {"": "dog"},
+        {"x" * (MAX_PROMPT_LENGTH + 1): "dog"},
+        {"pet": many(MAX_PROMPTS + 1)},
     ],
     (DetectionManifest, "model_version"): [*NOT_WORDS, "x" * (MAX_LENGTH + 1), ["some/model"]],
-    (DetectionManifest, "confidence"): NOT_FROM_0_TO_1,
+    (DetectionManifest, "confidence"): [*NOT_FROM_0_TO_1, {"red car": 2}, {"": 0.5}, {"red car": None}],
     (DetectionManifest, "iou_threshold"): NOT_FROM_0_TO_1,
     (DetectionManifest, "max_detections"): [0, 51, -1, 2.5, "10", True, None, []],
     (DetectionManifest, "class_agnostic_nms"): ["perhaps", 2, None, []],
+    (Moondream2Manifest, "images"): ["photo.jpg", 3, None],
+    (Moondream2Manifest, "task_type"): ["ocr", "", 3, None, "$inputs.task"],
+    (Moondream2Manifest, "prompt"): [
+        "",
+        " ",
+        3,
+        True,
+        "x" * (MAX_QUESTION_LENGTH + 1),
+        [],
+        {},
+        ["a?", ""],
+        ["a?", 3],
+        many(MAX_QUESTIONS + 1),
+        {"colour": 3},
+        {"": "a?"},
+        {"colour": " "},
+    ],
+    (Moondream2Manifest, "classes"): ["", " ", 3, [], ["dog", ""], ["dog", 3], many(MAX_PROMPTS + 1)],
+    (Moondream2Manifest, "grounding_detection"): ["boxes", 3, [0, 0, 1, 1]],
+    (Moondream2Manifest, "model_version"): [*NOT_WORDS, ["some/model"]],
+    (Moondream2Manifest, "parse_as"): ["json", "", 3, None],
+    (Moondream2Manifest, "replace_class"): ["perhaps", 2, None],
+    (Moondream2Manifest, "reasoning"): ["perhaps", 2, None],
+    (Moondream2Manifest, "max_tokens"): [0, 2049, 2.5, "10", True, None],
+    (Moondream2Manifest, "temperature"): [-0.1, 2.1, "0.5", True, None],
+    (Moondream2Manifest, "seed"): [-1, 2**32, 0.5, "1", True, None],
+    (Moondream2Manifest, "confidence"): NOT_FROM_0_TO_1,
+    (Moondream2Manifest, "max_detections"): [0, 51, 2.5, "10", True, None],
+    (Moondream2Manifest, "iou_threshold"): NOT_FROM_0_TO_1,
+    (Moondream2Manifest, "class_agnostic_nms"): ["perhaps", 2, None, []],
     (TableManifest, "predictions"): ["boxes", 3, None],
     (TableManifest, "image"): ["photo.jpg", 3],
     (TableManifest, "image_name"): [3, ["photo.jpg"]],
@@ -141,23 +213,36 @@ BAD = {
         ["x" * (MAX_CLASS_NAME_LENGTH + 1)],
         "",
         3,
+        {},
+        {"": "a"},
     ],
     (ExportManifest, "image_format"): ["gif", 3, None],
+    (ExportManifest, "caption"): [3, ["a dog"], {"text": "a dog"}],
     (ExportManifest, "image_name"): [3, ["photo.jpg"]],
+    (ExportManifest, "labels"): ["none", "", None, 1, ["sure"]],
+    (ExportManifest, "sure_confidence"): [*NOT_FROM_0_TO_1, {"red car": 2}, {"": 0.5}, {}],
     (ExportManifest, "jpeg_quality"): [0, 101, 95.5, "95", True, None],
     (ExportManifest, "include_images_without_detections"): ["perhaps", 2, None],
     (ExportManifest, "fire_and_forget"): ["perhaps", 2, None],
     (ExportManifest, "disable_sink"): ["perhaps", 2, None],
     (ExportManifest, "cooldown_seconds"): [-1, "5", True, None],
 }
+# The engine does not resolve it in a definition; from a step it is a text like any other.
+SELECTOR_IN_A_CLASS = {"pet": ["$inputs.pets"]}
 # What JSON Schema has no words for.
 ONLY_THE_MANIFEST_REFUSES = {
-    (DetectionManifest, "prompts"): ["\ud800"],
+    (DetectionManifest, "prompts"): [
+        "\ud800",
+        {"a b": "dog", "a  b": "cat"},
+        SELECTOR_IN_A_CLASS,
+        {name: [f"{name} {number}" for number in range(40)] for name in ("a", "b")},
+    ],
     (DetectionManifest, "model_version"): ["a\x00b"],
     (DetectionManifest, "confidence"): [float("nan")],
     (DetectionManifest, "iou_threshold"): [float("nan")],
     (ExportManifest, "target_directory"): ["a\x00b"],
     (ExportManifest, "split"): [{"train": 0}, {"train": float("nan")}, {"train": float("inf")}],
+    (ExportManifest, "class_names"): [{"a b": "a", "a  b": "b"}],
     (ExportManifest, "cooldown_seconds"): [float("nan"), float("inf")],
 }
 
@@ -195,7 +280,9 @@ def test_schema_and_manifest_refuse_the_same_values(manifest, name, value):
 @pytest.mark.parametrize(("manifest", "name", "value"), cases(BAD, ONLY_THE_MANIFEST_REFUSES))
 def test_a_refusal_shows_the_field_and_the_value_and_the_fix(manifest, name, value):
     items = value if isinstance(value, list) else []
-    shown = [f"`{name}` is {value!r}"[:60], *(f"`{name}` holds {item!r}"[:60] for item in [*items, ""])]
+    entries = [{key: value[key]} for key in value] if isinstance(value, dict) else []
+    shown = [f"`{name}` is {value!r}"[:60]]
+    shown += [f"`{name}` holds {item!r}"[:60] for item in [*items, *entries, ""]]
 
     message = refusal(manifest, name, value)
 
@@ -215,17 +302,33 @@ def test_every_example_is_valid(manifest, name):
         assert getattr(manifest.model_validate(STEPS[manifest] | {name: example}), name) == example
 
 
+def choices(manifest, name):
+    """The values that a field offers, in the schema."""
+    schema = SCHEMAS[manifest].schema["properties"][name]
+    (values,) = [branch["enum"] for branch in schema.get("anyOf", [schema]) if "enum" in branch]
+    return values
+
+
 @per_field
 def test_fields_refer_to_fields_and_values_that_exist(manifest, name):
     extra = manifest.model_fields[name].json_schema_extra or {}
 
     if "values_metadata" in extra:
-        schema = SCHEMAS[manifest].schema["properties"][name]
-        branches = schema.get("anyOf", [schema])
-        assert [list(extra["values_metadata"])] == [branch["enum"] for branch in branches if "enum" in branch]
+        assert list(extra["values_metadata"]) == choices(manifest, name)
         assert all(value.keys() == {"name", "description"} for value in extra["values_metadata"].values())
     for other, condition in extra.get("relevant_for", {}).items():
-        assert set(condition["values"]) < set(get_args(manifest.model_fields[other].annotation))
+        assert set(condition["values"]) < set(choices(manifest, other))
+
+
+@per_manifest
+def test_the_engine_finds_selectors_in_all_dictionaries(manifest):
+    """It reads `additionalProperties` only, which pydantic does not write if keys have a pattern."""
+    schema = json.dumps(manifest.model_json_schema())
+
+    with_pattern = [
+        part for part in schema.split('"patternProperties": ')[1:] if not part.startswith(ANYTHING)
+    ]
+    assert with_pattern == []
 
 
 def test_titles_spell_abbreviations():
@@ -265,10 +368,10 @@ def test_the_example_in_a_long_description_is_a_valid_step(manifest):
 def test_detection_without_internet_needs_the_bundled_model_or_cached_weights(
     monkeypatch, loads_local_packages, weights_are_cached, is_available
 ):
-    cached = [detection.RELEASED_MODEL] if weights_are_cached else []
+    cached = [model_manifest.RELEASED_MODEL] if weights_are_cached else []
     monkeypatch.setattr("inference.core.cache.air_gapped.is_model_cached", lambda model: model in cached)
     monkeypatch.setattr(
-        detection, "ALLOW_INFERENCE_MODELS_DIRECTLY_ACCESS_LOCAL_PACKAGES", loads_local_packages
+        model_manifest, "ALLOW_INFERENCE_MODELS_DIRECTLY_ACCESS_LOCAL_PACKAGES", loads_local_packages
     )
 
     assert _get_air_gapped_info_for_block(DetectionManifest).available is is_available

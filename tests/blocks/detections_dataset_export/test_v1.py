@@ -17,11 +17,11 @@ from inference.core.workflows.execution_engine.entities.base import ImageParentM
 from tests.datasets.samples import load
 from tests.scenes import image_bgr
 from tests.workflows.definitions import detection_step, workflow
-from workflow_blocks.blocks.common.prompts import normalised
 from workflow_blocks.blocks.detections_dataset_export.v1 import DetectionsDatasetExportBlockV1
-from workflow_blocks.datasets import atomic_files
+from workflow_blocks.datasets import atomic_files, file_changes
 from workflow_blocks.datasets.dataset import Dataset
 from workflow_blocks.datasets.formats import FORMATS
+from workflow_blocks.prompt_text import normalized_prompt
 
 
 def export_step(**fields):
@@ -199,7 +199,11 @@ def test_the_allowed_folder_may_be_written(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "target", ["../outside", "a/../../outside", "{root}/outside", "link/set", "../allowed_outside"]
+    "target",
+    [
+        *("../outside", "a/../../outside", "{root}/outside", "link/set", "../allowed_outside"),
+        *("loop", "loop/set", "loop/../link/set", "a/loop2/../../link/set"),
+    ],
 )
 def test_nothing_is_written_outside_the_allowed_folder(tmp_path, monkeypatch, target):
     allowed, outside = tmp_path / "allowed", tmp_path / "outside"
@@ -207,12 +211,15 @@ def test_nothing_is_written_outside_the_allowed_folder(tmp_path, monkeypatch, ta
     outside.mkdir()
     (tmp_path / "allowed_outside").mkdir()
     (allowed / "link").symlink_to(outside)
+    (allowed / "a").mkdir()
+    for loop in ("loop", "a/loop2"):
+        (allowed / loop).symlink_to(allowed / loop)
     monkeypatch.chdir(allowed)
 
     result = run_block(make_block(str(allowed)), target.format(root=tmp_path))
 
     assert result["error_status"] is True
-    assert "outside" in result["message"]
+    assert "link to itself" in result["message"] if "loop" in target else "outside" in result["message"]
     assert not list(outside.iterdir())
     assert not list((tmp_path / "allowed_outside").iterdir())
 
@@ -230,6 +237,15 @@ def test_a_folder_that_is_not_writable_is_reported(tmp_path, monkeypatch, failur
 
     assert result["error_status"] is True
     assert failure.strerror in result["message"]
+
+
+@pytest.mark.parametrize("tail", ["a/" * 1200, "a/" * 3000, "a" * 300, f"{'a' * 100}/" * 5])
+def test_a_path_that_is_too_long_is_reported(tmp_path, tail):
+    result = run_block(make_block(), tmp_path / tail)
+
+    assert result["error_status"] is True
+    assert "long" in result["message"]
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_file_in_place_of_the_folder_is_reported(tmp_path):
@@ -319,6 +335,45 @@ def test_boxes_are_clipped_to_the_image(tmp_path):
     assert [item["name"] for item in document["categories"]] == ["a", "b"]
 
 
+@pytest.mark.parametrize("is_crop_of", ["the image", "another image"])
+def test_boxes_that_were_found_on_a_crop_are_written_in_the_pixels_of_the_image(tmp_path, is_crop_of):
+    whole = WorkflowImageData(ImageParentMetadata(parent_id="whole"), numpy_image=image_bgr(0))
+    crop = WorkflowImageData.create_crop(whole, "crop", image_bgr(0)[100:, 50:], 50, 100)
+    root = "whole" if is_crop_of == "the image" else "other"
+
+    found = {}
+    for name, image in (("whole", whole), ("crop", crop)):
+        predictions = sv.Detections(
+            xyxy=np.array([[1.0, 2, 30, 20]]),
+            data={
+                "class_name": np.array(["star"]),
+                "root_parent_id": np.array([root]),
+                "root_parent_coordinates": np.array([[50, 100]]),
+            },
+        )
+        run_block(make_block(), tmp_path / name, image=image, predictions=predictions)
+        ((boxes, _),) = load(tmp_path / name, "coco").values()
+        found[name] = boxes[0].tolist()
+
+    shift = [50, 100, 50, 100] if is_crop_of == "the image" else [0] * 4
+    assert found == {
+        "whole": [a + b for a, b in zip([1, 2, 30, 20], shift, strict=True)],
+        "crop": [1, 2, 30, 20],
+    }
+
+
+@pytest.mark.parametrize("corner", range(4))
+def test_a_box_that_is_not_a_number_is_the_clients_error(tmp_path, corner):
+    run_block(make_block(), tmp_path)
+    box = [1.0, 2, 30, 20]
+    box[corner] = np.nan
+
+    with pytest.raises(ClientCausedStepExecutionError, match="numbers"):
+        run_block(make_block(), tmp_path, boxes=(box,), include_images_without_detections=False)
+
+    assert len(load(tmp_path, "coco")) == 1
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -363,7 +418,7 @@ def test_the_same_names_are_taken_as_class_names_and_from_detections(tmp_path, f
         assert result["error_status"] is False, result["message"]
 
     classes = [set(names) for folder in folders for _, names in load(folder, format).values()]
-    assert classes == [{normalised(name)}] * 2
+    assert classes == [{normalized_prompt(name)}] * 2
 
 
 @pytest.mark.parametrize("name", ["a\x07b", "\x00", "\ud800", " ", ""])
@@ -381,7 +436,7 @@ def test_a_string_is_one_class_name(tmp_path):
     assert result["error_status"] is False
 
 
-@pytest.mark.parametrize("data", [{}, {"class_name": np.array([None])}])
+@pytest.mark.parametrize("data", [{}, {"class_name": np.array([None])}, {"class_name": np.array([np.nan])}])
 def test_detections_without_class_names_are_the_clients_error(tmp_path, data):
     predictions = sv.Detections(xyxy=np.array([[1.0, 2, 30, 20]]), data=data)
 
@@ -391,23 +446,41 @@ def test_detections_without_class_names_are_the_clients_error(tmp_path, data):
 
 def refused(tmp_path, kind):
     """A target that cannot be written, and fields."""
-    if kind == "outside":
-        return tmp_path / "outside", {}, make_block(str(tmp_path / "allowed"), pool=True)
-    if kind == "file":
-        (tmp_path / "file").touch()
-        return tmp_path / "file", {}, make_block(pool=True)
-    if kind == "other format":
-        run_block(make_block(), tmp_path / "set")
-        return tmp_path / "set", {"format": "yolo"}, make_block(pool=True)
-    if kind == "other classes":
-        run_block(make_block(), tmp_path / "set")
-        return tmp_path / "set", {"class_names": ["cat"]}, make_block(pool=True)
-    return tmp_path / "set", {"class_names": ["cat"]}, make_block(pool=True)
+    target = tmp_path / "outside" if kind == "outside" else tmp_path / "set"
+    if kind == "a file":
+        target.touch()
+    elif kind not in ("outside", "unknown class", "too long for JPEG"):
+        run_block(make_block(), target)
+    if kind == "edited":
+        (target / "train" / "_annotations.coco.json").write_text("{}")
+    elif kind == "linked split":
+        (target / "valid").symlink_to("train")
+    elif kind == "file in place of a split":
+        (target / "valid").touch()
+    long = np.zeros((2, 65_501, 3), np.uint8)
+    fields = {
+        "other format": {"format": "yolo"},
+        "other classes": {"class_names": ["cat"]},
+        "unknown class": {"class_names": ["cat"]},
+        "linked split": {"split": "valid"},
+        "file in place of a split": {"split": "valid"},
+        "too long for JPEG": {
+            "image": WorkflowImageData(ImageParentMetadata(parent_id="long"), numpy_image=long)
+        },
+    }
+    return target, fields.get(kind, {})
 
 
-@pytest.mark.parametrize("kind", ["outside", "file", "other format", "other classes", "unknown class"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("outside", "a file", "other format", "other classes", "unknown class"),
+        *("edited", "linked split", "file in place of a split", "too long for JPEG"),
+    ],
+)
 def test_fire_and_forget_reports_what_can_be_checked(tmp_path, kind):
-    target, fields, block = refused(tmp_path, kind)
+    target, fields = refused(tmp_path, kind)
+    block = make_block(str(tmp_path / "set"), pool=True)
 
     result = run_block(block, target, fire_and_forget=True, **fields)
 
@@ -434,14 +507,48 @@ def raise_(error):
     raise error
 
 
+@pytest.mark.parametrize("folder", ["train", "staged"])
+def test_fire_and_forget_reports_a_folder_that_cannot_be_written(tmp_path, monkeypatch, folder):
+    run_block(make_block(), tmp_path)
+    if folder == "train":
+        monkeypatch.setattr(file_changes.os, "access", lambda path, _: path.name != folder)
+    else:
+        failure = PermissionError(13, "Permission denied")
+        monkeypatch.setattr(atomic_files.tempfile, "mkstemp", lambda **_: raise_(failure))
+
+    result = run_block(make_block(pool=True), tmp_path, fire_and_forget=True)
+
+    assert result["error_status"] is True
+
+
+def test_fire_and_forget_changes_nothing_before_its_task_runs(tmp_path):
+    tasks = []
+    block = make_block(background=SimpleNamespace(add_task=tasks.append))
+
+    run_block(block, tmp_path, fire_and_forget=True, names=("new class",))
+
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and ".dataset" not in path.parts]
+    run_block(make_block(), tmp_path, class_names=["star"])
+    assert tasks[0]()["error_status"] is False
+
+
 def test_files_and_annotations_have_the_names_of_the_images(tmp_path):
-    for name in ("day 1/räksmörgås.jpg", "day 1/räksmörgås.jpg", "renamed.png"):
+    names = ["day 1/räksmörgås.jpg", "day 1/räksmörgås.jpg", "renamed.png"]
+    for name in names:
         path = Path(run_block(make_block(), tmp_path, image_name=name)["image_path"])
         document = json.loads((tmp_path / "train" / "_annotations.coco.json").read_text())
         (entry,) = document["images"]
         assert path.name.startswith(f"{Path(name).stem}-")
         assert [entry["file_name"], entry["extra"]] == [path.name, {"name": name}]
         assert [found.name for found in tmp_path.rglob("*.jpg")] == [path.name]
+
+
+@pytest.mark.parametrize("name", [*NAMES, "a\tb", "e\u0301.jpg", "\u202e.jpg"])
+def test_annotations_and_tables_have_the_same_name(tmp_path, name):
+    run_block(make_block(), tmp_path, image_name=name)
+
+    document = json.loads((tmp_path / "train" / "_annotations.coco.json").read_text())
+    assert document["images"][0]["extra"] == {"name": name}
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,37 @@ def test_rows_are_in_pixels_of_the_original_image(detections):
     assert list(second.values())[4:] == [0, 0, 5, 5]
 
 
+ANSWERS = {
+    "answer_helmet": np.array([True, None], object),
+    "answer_helmet_probability": np.array([0.98765, None], object),
+    "answer_tools": np.array([["a, b", 'c"'], []], object),
+    "answer_note": np.array(['red, "big"', ""]),
+}
+
+
+def test_answers_are_columns(detections):
+    detections.data |= ANSWERS
+
+    rows = list(detections_to_rows(detections, "photo.jpg"))
+
+    assert tuple(rows[0]) == COLUMNS + tuple(ANSWERS)
+    assert list(rows[0].values())[len(COLUMNS) :] == [True, 0.9877, ["a, b", 'c"'], 'red, "big"']
+    assert list(rows[1].values())[len(COLUMNS) :] == [None, None, [], ""]
+    assert [json.loads(line) for line in rows_to_json_lines(rows).splitlines()] == rows
+    read = list(csv.DictReader(io.StringIO(rows_to_csv(rows, tuple(rows[0])), newline="")))
+    assert [row["answer_helmet"] for row in read] == ["true", ""]
+    assert [json.loads(row["answer_tools"]) for row in read] == [["a, b", 'c"'], []]
+    assert [row["answer_note"] for row in read] == ['red, "big"', ""]
+
+
+def test_an_empty_table_has_the_columns_of_answers_too(detections):
+    detections.data |= ANSWERS
+
+    result = DetectionsTableBlockV1().run(detections[[]], None, "photo.jpg", "csv")
+
+    assert result["content"] == f"{HEADER.strip()},{','.join(ANSWERS)}\n"
+
+
 def test_csv_reads_back_names_with_any_characters(detections):
     text = rows_to_csv(list(detections_to_rows(detections, "photo.jpg")))
 
@@ -182,6 +213,15 @@ def test_what_is_not_known_is_left_empty(confidence, format):
     assert [row["class_id"], row["confidence"]] == [nothing, nothing]
 
 
+@pytest.mark.parametrize("nothing", [np.array([np.nan]), np.array([None])])
+def test_scores_and_class_ids_that_are_missing_are_null(nothing):
+    predictions = boxes(confidence=nothing, class_id=nothing)
+
+    (row,) = map(strict_json, run_block(predictions, format="jsonl")["content"].splitlines())
+
+    assert [row["class_id"], row["confidence"]] == [None, None]
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_json_lines_hold_only_numbers_of_json(bad):
     predictions = boxes()
@@ -196,7 +236,7 @@ def strict_json(line):
     return json.loads(line, parse_constant=pytest.fail)
 
 
-@pytest.mark.parametrize("data", [{}, {"class_name": np.array([None])}])
+@pytest.mark.parametrize("data", [{}, {"class_name": np.array([None])}, {"class_name": np.array([np.nan])}])
 def test_detections_without_class_names_are_the_clients_error(data):
     predictions = sv.Detections(xyxy=np.array([[1.0, 2, 30, 20]]), data=data)
 
@@ -288,6 +328,29 @@ def test_a_log_has_a_line_for_each_detection_and_no_others(run_workflow, tmp_pat
     assert (
         len(read_csv(log.read_text()) if format == "csv" else [strict_json(line) for line in lines]) == n_rows
     )
+
+
+ON_THE_IMAGE = {"root_parent_coordinates": np.array([[0, 0]])}
+
+
+@pytest.mark.parametrize("with_image", [True, False])
+@pytest.mark.parametrize("data", [{}, ON_THE_IMAGE])
+@pytest.mark.parametrize("is_marked", [True, False])
+def test_all_lines_of_a_log_have_the_same_columns(with_image, data, is_marked):
+    block = DetectionsTableBlockV1()
+    nothing = sv.Detections.empty()
+    if is_marked:
+        nothing.metadata.update({name: values[0].tolist() for name, values in data.items()})
+
+    image = photo() if with_image else None
+    entries = [
+        block.run(found, image, "photo.jpg", "csv")["log_entry"]
+        for found in (nothing, boxes(data=dict(data)), nothing, boxes(data=dict(data)))
+    ]
+
+    assert bool(entries[0]) is bool(with_image or (is_marked and data))
+    lines = [line for entry in filter(None, entries) for line in entry.splitlines()]
+    assert len({line.count(",") for line in lines}) == 1
 
 
 def test_merged_detections_of_a_crop_are_written_in_the_image(run_workflow):

@@ -2,7 +2,7 @@ import pytest
 from pydantic import ValidationError
 
 from workflow_blocks.blocks.common.model_version import RELEASED_MODEL
-from workflow_blocks.blocks.moondream2_prompt_detection.prompts import MAX_PROMPTS
+from workflow_blocks.blocks.common.prompts import MAX_PROMPTS
 from workflow_blocks.blocks.moondream2_prompt_detection.v1 import BlockManifest
 from workflow_blocks.bundled_model import DEMO_MODEL
 
@@ -24,7 +24,15 @@ def test_defaults():
     assert manifest.class_agnostic_nms is False
 
 
-@pytest.mark.parametrize("prompts", [["$steps.a.text", "dog"], "$steps.a.texts", ["$inputs.one"]])
+@pytest.mark.parametrize(
+    "prompts",
+    [
+        ["$steps.a.text", "dog"],
+        "$steps.a.texts",
+        ["$inputs.one"],
+        {"pet": "$steps.a.texts", "person": ["man", "woman"]},
+    ],
+)
 def test_prompts_take_selectors(prompts):
     assert BlockManifest.model_validate(MINIMAL | {"prompts": prompts}).prompts == prompts
 
@@ -36,6 +44,11 @@ def test_prompts_take_selectors(prompts):
         ("prompts", [], "`prompts` is []; give a prompt such as 'red car'"),
         ("prompts", ["dog", ""], "`prompts` holds ''; give"),
         ("prompts", ["$steps.a.text", 3], "`prompts` holds 3; give"),
+        (
+            "prompts",
+            {"pet": ["dog", "$steps.a.text"]},
+            "`prompts` holds {'pet': ['dog', '$steps.a.text']}; give",
+        ),
         ("prompts", "x" * 300, "xxx... (300 characters); give"),
         ("prompts", ["x"] * 3 + [str(i) for i in range(MAX_PROMPTS)], "(67 items); give"),
         (
@@ -91,4 +104,30 @@ def test_the_interfaces_of_model_blocks_are_declared():
     discovery = manifest.get_actual_restrictions(ignore_environment_restrictions=True)
     assert discovery.complete
     assert {item.code for item in discovery.items} == restrictions
-    assert [output.name for output in manifest.describe_outputs()] == ["predictions", "counts"]
+    assert [output.name for output in manifest.describe_outputs()] == [
+        "predictions",
+        "counts",
+        "attributes",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "confidence", "unknown"),
+    [
+        ({"pet": ["dog", "cat"]}, {"pet": 0.1, "*": 0.2}, None),
+        ({"pet": ["dog", "cat"]}, {"dog": 0.1}, "dog"),
+        (["dog", "cat"], {"dog": 0.1}, None),
+        (["dog", "cat"], {"dgo": 0.1}, "dgo"),
+        ("dog", {"cat": 0.1}, "cat"),
+        ("$inputs.prompts", {"cat": 0.1}, None),
+        (["dog", "$inputs.other"], {"cat": 0.1}, None),
+    ],
+)
+def test_thresholds_are_of_classes_of_the_prompts(prompts, confidence, unknown):
+    step = MINIMAL | {"prompts": prompts, "confidence": confidence}
+    if unknown is None:
+        assert BlockManifest.model_validate(step).confidence == confidence
+        return
+
+    with pytest.raises(ValidationError, match=f"`confidence` has a threshold for '{unknown}'; give"):
+        BlockManifest.model_validate(step)

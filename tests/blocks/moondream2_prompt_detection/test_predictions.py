@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 from workflow_blocks.blocks.common.client_errors import InvalidInputError
-from workflow_blocks.blocks.common.manifest_fields import checked
-from workflow_blocks.blocks.moondream2_prompt_detection.predictions import (
+from workflow_blocks.blocks.common.detections import (
     DetectionLimits,
     ImageDetections,
     select_detections,
 )
+from workflow_blocks.blocks.common.manifest_fields import checked
+from workflow_blocks.blocks.common.prompts import parse_prompts
 
 KEEP_ALL = {"confidence": 0.0, "max_detections": 50, "iou_threshold": 1.0, "class_agnostic_nms": False}
 
@@ -20,8 +21,9 @@ def found(*rows):
     return ImageDetections(table[:, :4], table[:, 4].astype(np.int64), table[:, 5])
 
 
-def select(detections, **limits):
-    return select_detections(detections, 100, 50, DetectionLimits(**(KEEP_ALL | limits)))
+def select(detections, prompts=("a", "b"), **limits):
+    classes = parse_prompts(prompts)
+    return select_detections(detections, classes, 100, 50, DetectionLimits(**(KEEP_ALL | limits)))
 
 
 def test_boxes_are_clipped_to_the_image():
@@ -59,7 +61,57 @@ def test_duplicates_are_removed(iou_threshold, agnostic, kept):
     assert selected.confidence.tolist() == [rows[index][5] for index in kept]
 
 
-def test_max_detections_counts_for_each_prompt():
+CLASSES = {"helmet": ["hard hat", "safety helmet"], "person": "person", "any hat": ["hard hat", "cap"]}
+
+
+def test_boxes_of_a_prompt_belong_to_every_class_that_has_it():
+    rows = [(10 * prompt, 0, 10 * prompt + 5, 5, prompt, 0.5) for prompt in range(4)]
+
+    selected = select(found(*rows), CLASSES)
+
+    assert list(zip(selected.class_id.tolist(), selected["prompt"].tolist(), strict=True)) == [
+        (0, "hard hat"),
+        (2, "hard hat"),
+        (0, "safety helmet"),
+        (1, "person"),
+        (2, "cap"),
+    ]
+
+
+def test_duplicates_of_two_prompts_are_removed_within_a_class():
+    rows = [(0, 0, 20, 20, prompt, 0.5 + 0.1 * prompt) for prompt in range(4)]
+
+    selected = select(found(*rows), CLASSES, iou_threshold=0.5)
+
+    assert dict(zip(selected.class_id.tolist(), selected["prompt"].tolist(), strict=True)) == {
+        0: "safety helmet",
+        1: "person",
+        2: "cap",
+    }
+
+
+@pytest.mark.parametrize(
+    ("confidence", "kept"),
+    [
+        ({"a": 0.6, "b": 0.4}, [("b", 0.5), ("c", 0.5)]),
+        ({"a": 0.6}, [("b", 0.5), ("c", 0.5)]),
+        ({"a": 0.5, "*": 0.6}, [("a", 0.5)]),
+        ({"*": 0.5}, [("a", 0.5), ("b", 0.5), ("c", 0.5)]),
+        ({" a\n": 0.6}, [("b", 0.5), ("c", 0.5)]),
+        ({"not among them": 1.0}, [("a", 0.5), ("b", 0.5), ("c", 0.5)]),
+    ],
+)
+def test_each_class_has_its_own_threshold(confidence, kept):
+    names = ["a", "b", "c"]
+    rows = [(10 * i, 0, 10 * i + 5, 5, i, 0.5) for i in range(3)]
+
+    selected = select(found(*rows), names, confidence=confidence)
+
+    found_names = [names[class_id] for class_id in selected.class_id]
+    assert list(zip(found_names, selected.confidence.tolist(), strict=True)) == kept
+
+
+def test_max_detections_counts_for_each_class():
     rows = [(i, 0, i + 1, 1, i % 2, 0.1 * (i + 1)) for i in range(6)]
 
     selected = select(found(*rows), max_detections=2)
@@ -85,6 +137,7 @@ def test_empty_predictions_stay_empty():
         ("confidence", np.bool_(True)),
         ("confidence", [0.5]),
         ("confidence", float("nan")),
+        ("confidence", {}),
         ("iou_threshold", 2),
         ("iou_threshold", None),
         ("max_detections", 0),
@@ -97,3 +150,17 @@ def test_empty_predictions_stay_empty():
 def test_limits_out_of_range_are_named(name, value):
     with pytest.raises(InvalidInputError, match=re.escape(f"`{name}` is {value!r}; give")):
         checked(DetectionLimits, **(KEEP_ALL | {name: value}))
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ({"a": 2}, "`confidence` holds {'a': 2}; give a number from 0 to 1"),
+        ({"a": {"b": 0.1}}, "`confidence` holds {'a': {'b': 0.1}}; give"),
+        ({"": 0.1}, "`confidence` holds {'': 0.1}; give"),
+        ({"a": 0.1, " a": 0.2}, "`confidence` is {'a': 0.1, ' a': 0.2}; give"),
+    ],
+)
+def test_wrong_thresholds_are_named(value, problem):
+    with pytest.raises(InvalidInputError, match=re.escape(problem)):
+        checked(DetectionLimits, **(KEEP_ALL | {"confidence": value}))

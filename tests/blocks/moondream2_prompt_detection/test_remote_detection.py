@@ -1,14 +1,17 @@
 """Detection on another server, against servers that do all that servers do."""
 
+import html
 import json
 import logging
 import socket
 import threading
 import time
 import traceback
+from base64 import b64encode
 from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -22,12 +25,29 @@ from inference.core.workflows.execution_engine.entities.base import (
 
 from tests.loopback import serving
 from workflow_blocks.blocks.common import remote as remote_module
-from workflow_blocks.blocks.common import remote_http
-from workflow_blocks.blocks.moondream2_prompt_detection import remote_detection
+from workflow_blocks.blocks.common import remote_detection, remote_http
 from workflow_blocks.blocks.moondream2_prompt_detection.v1 import Moondream2PromptDetectionBlockV1
+from workflow_blocks.inference_host.engine import make_engine
 
 KEY = "secret-key-of-a-test"
 BOX = {"x": 20.0, "y": 30.0, "width": 10.0, "height": 20.0, "confidence": 0.75, "class_id": 1}
+
+
+# As Inference answers for a step whose type it does not know.
+UNKNOWN_BLOCK = (
+    400,
+    {
+        "message": "Could not parse workflow definition. Details provided in inner error.",
+        "error_type": "WorkflowSyntaxError",
+        "blocks_errors": [
+            {
+                "block_id": remote_detection.FORWARDED_STEP,
+                "property_details": f"Input tag '{remote_detection.BLOCK_TYPE}' found using 'type' does not "
+                "match any of the expected tags: 'roboflow_core/absolute_static_crop@v1', 'Crop'",
+            }
+        ],
+    },
+)
 
 
 def found(*boxes):
@@ -122,6 +142,8 @@ def start():
 @pytest.fixture
 def serve(monkeypatch, start, waits):
     """Starts a server that has the plugin and runs workflows as told, and sends detection to it."""
+    # A server of an earlier test may have had the same port.
+    monkeypatch.setattr(remote_module, "_plugin_known", {})
 
     def serve(run, validate=(200, {"status": "ok"}), port=0):
         def answers(path, body):
@@ -214,7 +236,7 @@ def test_one_request_an_image_with_all_prompts_and_scores_come_back(serve):
 
 
 def test_without_the_plugin_one_request_an_image_and_prompt(serve):
-    server = serve((200, {"predictions": [BOX]}), validate=(400, {"message": "unknown block"}))
+    server = serve((200, {"predictions": [BOX]}), validate=UNKNOWN_BLOCK)
 
     (first, second) = detect(n_images=2)
 
@@ -233,9 +255,8 @@ def test_limits_apply_to_remote_detections(serve):
     np.testing.assert_allclose(sorted(result["predictions"].confidence), [0.6, 0.7])
     ((_, body, _),) = server.posts("/workflows/run")
     (step,) = body["specification"]["steps"]
-    assert step["max_detections"] == 2
     # The other server gives all that it finds: what to drop is decided here, once.
-    assert (step["confidence"], step["iou_threshold"]) == (0.0, 1.0)
+    assert (step["confidence"], step["iou_threshold"], step["max_detections"]) == (0.0, 1.0, 50)
 
 
 def test_requests_run_together_within_the_engine_s_limit(serve):
@@ -250,6 +271,23 @@ def test_requests_run_together_within_the_engine_s_limit(serve):
     detect(n_images=3 * remote_detection.MAX_REQUESTS_AT_ONCE)
 
     assert server.most_in_flight == remote_detection.MAX_REQUESTS_AT_ONCE > 1
+
+
+def test_too_many_boxes_of_a_server_without_the_plugin(serve):
+    serve((200, {"predictions": [BOX] * 51}), validate=UNKNOWN_BLOCK)
+
+    status, message = failure()
+
+    assert status == 502
+    assert "gave 51 boxes; a prompt has at most 50, and 1 were sent" in message
+
+
+def test_boxes_as_large_as_numbers_can_be_stay_in_the_image(serve):
+    serve(found(BOX | {"x": 1e308, "width": 1.7e308}, BOX | {"x": -1e308, "width": 1.7e308, "y": 1e-320}))
+
+    (result,) = detect()
+
+    assert np.isfinite(result["predictions"].xyxy).all()
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
@@ -319,6 +357,13 @@ def test_retry_after_is_respected_up_to_a_limit(serve, waits, asked, waited):
         ((200, b'{"outputs": [{"predictions": {"predictions": [{"x": NaN}]}}]}'), 502, "not a detection"),
         (found(BOX | {"class_id": 7}), 502, "classes that were not requested"),
         (found(BOX | {"width": -1}), 502, "not a detection"),
+        ((200, b"[" * 10**6), 502, "not JSON"),
+        ((200, b'{"outputs":' * 10**5), 502, "not JSON"),
+        ((400, b'{"message":' + b"[" * 10**5 + b"]" * 10**5 + b"}"), 502, "not JSON"),
+        ((200, b'{"outputs": ' + b"9" * 10**6 + b"}"), 502, "not"),
+        (found(*[BOX] * 101), 502, "gave 101 boxes; a prompt has at most 50, and 2 were sent"),
+        (found(*[{"x": 1, "y": 1, "width": 1, "height": 1}] * 300_000), 502, "gave 300000 boxes"),
+        ((508, {"message": "a loop"}), 502, "sends its images to another server, too"),
         ((200, b"{", {"Content-Length": "500", "Connection": "close"}), 502, "closed the connection"),
         ((307, b"", {"Location": "http://127.0.0.1:9/"}), 502, "redirects to another address"),
     ],
@@ -490,6 +535,189 @@ def test_the_key_reaches_no_other_host_no_error_and_no_log(serve, start, monkeyp
     assert KEY not in caplog.text + chain_of(error.value)
 
 
+SECRETS = ["secret-key-of-a-test", 'Se"cret\\key/of+a=test&x', "short", "abcdefgh" * 100]
+
+
+def raw(text):
+    return Raw(lambda handler: handler.wfile.write(text.encode()))
+
+
+@pytest.mark.parametrize("secret", SECRETS, ids=lambda secret: secret[:8])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(lambda key: (400, {"message": f"bad request: {key} is no key"}), id="the message"),
+        pytest.param(lambda key: (404, {"detail": [{"input": {"api_key": key}}]}), id="the body"),
+        pytest.param(lambda key: (422, {"message": json.dumps({"api_key": key})}), id="the body as text"),
+        pytest.param(lambda key: (413, [f"Authorization: Bearer {key}"]), id="the header"),
+        pytest.param(lambda key: (400, {"message": "x" * 490 + key}), id="cut after 500 characters"),
+        pytest.param(lambda key: (400, {"message": "x" * 19_990 + key}), id="a long message"),
+        pytest.param(lambda key: (400, {"message": key[1:]}), id="a part"),
+        pytest.param(lambda key: (400, {"message": key.upper()}), id="in capitals"),
+        pytest.param(lambda key: (400, {"message": f"/path?api_key={quote(key, safe='')}&x=1"}), id="a URL"),
+        pytest.param(lambda key: (400, {"message": html.escape(f"<p>{key}</p>")}), id="HTML"),
+        pytest.param(
+            lambda key: (400, {"message": b64encode(f"Bearer {key}, and more".encode()).decode()}),
+            id="base64",
+        ),
+        pytest.param(lambda key: (400, {"message": key.encode().hex()}), id="hexadecimal"),
+        pytest.param(lambda key: (500, {"message": key}), id="a failure"),
+        pytest.param(lambda key: (200, key.encode()), id="not JSON"),
+        pytest.param(lambda key: (200, {"outputs": key}), id="not a detection"),
+        pytest.param(lambda key: found(BOX | {"x": key}), id="a box that is none"),
+        pytest.param(lambda key: found(BOX | {"class": key, key: key}), id="a box with more"),
+        pytest.param(lambda key: (302, b"", {"Location": f"/{key}"}), id="an address"),
+        pytest.param(lambda key: (503, b"", {"Retry-After": key}), id="when to ask again"),
+        pytest.param(lambda key: raw(f"{key} is no status\r\n\r\n"), id="no HTTP"),
+        pytest.param(lambda key: raw(f"HTTP/1.1 {key}\r\n\r\n"), id="no status"),
+        pytest.param(lambda key: raw(f"HTTP/1.1 500 {key}\r\nContent-Length: 0\r\n\r\n"), id="the status"),
+        pytest.param(
+            lambda key: raw(f"HTTP/1.1 200 OK\r\nno header {key}\r\nX: {key}\r\n\r\n{{}}"),
+            id="damaged headers",
+        ),
+        pytest.param(
+            lambda key: raw(f"HTTP/1.1 200 OK\r\nContent-Length: 1, {key}\r\n\r\n{{}}"), id="a damaged length"
+        ),
+        pytest.param(
+            lambda key: raw(f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{key}\r\n{key}\r\n"),
+            id="damaged chunks",
+        ),
+        pytest.param(lambda key: (200, {}, {"Set-Cookie": f"{key}={key}; Expires={key}"}), id="a cookie"),
+    ],
+)
+@pytest.mark.parametrize("place", ["run", "validate"])
+def test_whatever_the_other_server_quotes_the_key_stays_secret(
+    serve, monkeypatch, caplog, place, answer, secret
+):
+    monkeypatch.setenv("MOONDREAM2_API_KEY", secret)
+    caplog.set_level(logging.DEBUG)
+    serve(**{"run": found(BOX), place: answer(secret)})
+
+    shown = ""
+    try:
+        shown += str(detect())
+    except ClientCausedStepExecutionError as error:
+        shown += chain_of(error)
+        while error is not None:
+            shown += repr(error) + str(error)
+            error = error.__cause__ or error.__context__
+    shown += caplog.text
+
+    data = secret.encode()
+    encoded = {b64encode(bytes(shift) + data).decode()[4:-4] for shift in range(3)}
+    parts = {secret, quote(secret, safe=""), html.escape(secret), json.dumps(secret), data.hex(), *encoded}
+    for part in {part[:16] for part in parts} | {part[-16:] for part in parts}:
+        assert len(part) < 4 or part.lower() not in shown.lower()
+
+
+@pytest.mark.parametrize("key", ["käse", "two\nlines", "\u200bcopied"])
+def test_a_key_that_cannot_be_sent_is_reported_without_it(serve, monkeypatch, key):
+    monkeypatch.setenv("MOONDREAM2_API_KEY", key)
+    serve(found(BOX))
+
+    status, message = failure()
+
+    assert status == 500
+    assert "MOONDREAM2_API_KEY is invalid" in message
+    assert key not in message
+
+
+def test_blanks_around_the_key_are_not_sent(serve, monkeypatch):
+    monkeypatch.setenv("MOONDREAM2_API_KEY", f" {KEY}\n")
+    server = serve(found(BOX))
+
+    detect()
+
+    assert {body["api_key"] for _, body, _ in server.requests} == {KEY}
+
+
+def test_a_caller_s_key_that_cannot_be_sent_is_a_client_error(serve, monkeypatch):
+    server = serve(found(BOX))
+    monkeypatch.delenv("MOONDREAM2_API_URL")
+    monkeypatch.setattr(remote_module, "WORKFLOWS_REMOTE_API_TARGET", "self-hosted")
+    monkeypatch.setattr(remote_module, "LOCAL_INFERENCE_API_URL", server.url)
+
+    status, message = failure(mode=StepExecutionMode.REMOTE, api_key="ключ")
+
+    assert status == 400
+    assert "`api_key` cannot be sent" in message
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (400, {"message": "bad request"}),
+        (400, {"detail": f"{remote_detection.BLOCK_TYPE} is too new"}),
+        (404, {"detail": "Not Found"}),
+        (413, {"message": "too large"}),
+        (422, {"detail": [{"loc": ["body"], "msg": "Field required"}]}),
+    ],
+)
+def test_only_an_unknown_block_means_that_there_is_no_plugin(serve, answer):
+    server = serve(found(BOX), validate=in_turn(answer, (200, {"status": "ok"})))
+
+    status, message = failure()
+
+    assert status == 502
+    assert f"does not answer whether it has this plugin (HTTP {answer[0]}:" in message
+    assert server.posts("/infer/lmm") == []
+    # It is not remembered.
+    assert detect()[0]["counts"] == {"dog": 0, "cat": 1}
+
+
+def test_scores_that_are_not_real_are_logged_once(serve, monkeypatch, caplog):
+    answers = in_turn(UNKNOWN_BLOCK, UNKNOWN_BLOCK, (200, {"status": "ok"}), UNKNOWN_BLOCK)
+    server = serve(in_turn((200, {"predictions": []})), validate=answers)
+    now = [1000.0]
+    monkeypatch.setattr(remote_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    logged = []
+    for seconds in (0, 10, 301):
+        now[0] += seconds
+        detect()
+        logged.append(sum("every score is 1" in message for message in caplog.messages))
+
+    assert len(server.posts("/workflows/validate")) == 2
+    assert logged == [1, 1, 1]
+
+
+def test_servers_that_name_each_other_end_after_one_request(serve, model_manager):
+    """The other server runs the engine in this process, so it is also told to send its images there."""
+
+    def run(path, body):
+        engine = make_engine(body["specification"], model_manager)
+        image = {"type": "base64", "value": body["inputs"]["image"]["value"]}
+        try:
+            engine.run(runtime_parameters=body["inputs"] | {"image": image})
+        except ClientCausedStepExecutionError as error:
+            return error.status_code, {"message": str(error)}
+        return found()
+
+    server = serve(run)
+
+    status, message = failure()
+
+    assert status == 502
+    assert "sends its images to another server, too; set MOONDREAM2_API_URL on one server only" in message
+    assert len(server.posts("/workflows/run")) == 1
+
+
+def test_a_server_in_remote_mode_does_not_send_on_what_another_server_sent(serve, monkeypatch):
+    server = serve(found(BOX))
+    monkeypatch.delenv("MOONDREAM2_API_URL")
+    monkeypatch.setattr(remote_module, "WORKFLOWS_REMOTE_API_TARGET", "self-hosted")
+    monkeypatch.setattr(remote_module, "LOCAL_INFERENCE_API_URL", server.url)
+    monkeypatch.setattr(
+        Moondream2PromptDetectionBlockV1,
+        "_workflow_step_name",
+        remote_detection.FORWARDED_STEP,
+        raising=False,
+    )
+
+    assert failure(mode=StepExecutionMode.REMOTE)[0] == 508
+    assert server.requests == []
+
+
 def test_remote_mode_sends_to_the_target_of_the_engine(serve, monkeypatch):
     server = serve(found(BOX))
     monkeypatch.delenv("MOONDREAM2_API_URL")
@@ -512,7 +740,7 @@ def test_the_hosted_target_has_no_moondream2(monkeypatch):
 
 
 def test_the_bundled_model_on_a_server_without_the_plugin(serve):
-    serve((200, {}), validate=(400, {"message": "unknown block"}))
+    serve((200, {}), validate=UNKNOWN_BLOCK)
 
     status, message = failure(model="moondream2-demo")
 

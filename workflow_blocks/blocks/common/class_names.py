@@ -16,7 +16,7 @@ def class_names_of(detections: sv.Detections) -> list[str]:
     if not len(detections):
         return []
     names = detections.data.get(CLASS_NAME_KEY)
-    if names is None or any(name is None for name in names):
+    if names is None or any(name is None or isinstance(name, float) for name in names):  # NaN
         raise InvalidInputError(
             f"`predictions` holds detections without `{CLASS_NAME_KEY}`; give the output of a detection "
             "step, with a name for each detection"

@@ -30,19 +30,27 @@ def as_client_error(
 
     It is the only error of the engine whose message reaches a client without a traceback of the server.
     """
-    step_name = getattr(block, "_workflow_step_name", "")  # set by the engine
+    name = step_name(block)
     return ClientCausedStepExecutionError(
-        block_id=step_name,
+        block_id=name,
         status_code=status_code,
-        public_message=f"Step {step_name!r}: {error}",
+        public_message=f"Step {name!r}: {error}",
         context="workflow_execution | step_execution",
         inner_error=error,
     )
 
 
+def step_name(block: WorkflowBlock) -> str:
+    """The name of the step that a block runs, or "" outside of a workflow."""
+    return str(getattr(block, "_workflow_step_name", ""))  # set by the engine
+
+
 def shown(value: object) -> str:
     """A value for an error message. Long values are cut short, and their length is added."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested too deep; a number with too many digits
+        return f"a {type(value).__name__} that is too large to show"
     if len(text) <= _SHOWN_LENGTH:
         return text
     text = f"{text[:_SHOWN_LENGTH]}..."

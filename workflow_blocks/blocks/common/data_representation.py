@@ -8,7 +8,7 @@ from typing import Any
 import supervision as sv
 from inference.core.env import ENABLE_TENSOR_DATA_REPRESENTATION
 
-from workflow_blocks.blocks.common.client_errors import InvalidInputError
+from workflow_blocks.blocks.common.client_errors import InvalidInputError, shown
 
 
 def to_engine(detections: sv.Detections) -> Any:
@@ -22,25 +22,50 @@ def to_engine(detections: sv.Detections) -> Any:
     return sv_detections_to_native(detections)
 
 
-def from_engine(predictions: Any, block_name: str) -> sv.Detections:
+def from_engine(predictions: Any, block_name: str, field: str = "predictions") -> sv.Detections:
     """Predictions of any block (boxes, masks or keypoints) as `supervision` detections.
 
     Raises:
-        InvalidInputError: they have class ids without names.
+        InvalidInputError: they are something else, or have class ids without names.
     """
     if isinstance(predictions, sv.Detections):
         return predictions
+    from inference_models import Detections, InstanceDetections
     from roboflow_workflows.execution_engine.v1.dynamic_blocks.representation_boundary import (
         native_detections_to_sv,
         native_key_point_prediction_to_sv,
     )
 
+    is_key_points = (
+        isinstance(predictions, tuple) and len(predictions) == 2 and isinstance(predictions[1], Detections)
+    )
+    if not is_key_points and not isinstance(predictions, (Detections, InstanceDetections)):
+        raise InvalidInputError(f"`{field}` is {shown(predictions)}; give the predictions of a step")
     try:
-        if isinstance(predictions, tuple):
+        if is_key_points:
             return native_key_point_prediction_to_sv(predictions, block_name, "predictions")
         return native_detections_to_sv(predictions)
     except (KeyError, IndexError) as error:
         raise InvalidInputError(
-            f"`predictions` holds detections whose class has no name ({error}); give the output of a "
+            f"`{field}` holds detections whose class has no name ({error}); give the output of a "
             "detection step, with a name for each class"
         ) from error
+
+
+def key_points_to_engine(detections: sv.Detections) -> Any:
+    """The same for detections with key points in their data."""
+    if not ENABLE_TENSOR_DATA_REPRESENTATION:
+        return detections
+    from roboflow_workflows.execution_engine.v1.dynamic_blocks.representation_boundary import (
+        sv_detections_to_native_key_point_prediction,
+    )
+
+    return sv_detections_to_native_key_point_prediction(detections)
+
+
+def classification_to_engine(prediction: dict[str, Any], image: Any, class_names: list[str]) -> Any:
+    """A classification, as core blocks with numpy write it, in the form that other blocks take."""
+    # It keeps every class; the conversion for dynamic blocks can lose the least likely one.
+    from roboflow_workflows.core_steps.common.vlm_decoding import to_tensor_native_predictions
+
+    return to_tensor_native_predictions(prediction, image, class_names)

@@ -1,10 +1,23 @@
 """Images of common layouts, converted to what models take."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 from inference.core.workflows.execution_engine.entities.base import WorkflowImageData
 
-from workflow_blocks.blocks.common.client_errors import InvalidInputError
+from workflow_blocks.blocks.common.client_errors import InvalidInputError, shown
+
+
+def check_image(value: Any, field: str = "images") -> WorkflowImageData:
+    """An image that a step gave. The engine does not check what comes from outputs of any kind (`*`).
+
+    Raises:
+        InvalidInputError: it is something else.
+    """
+    if not isinstance(value, WorkflowImageData):
+        raise InvalidInputError(f"`{field}` is {shown(value)}; give the image of an input or of a step")
+    return value
 
 
 def to_bgr_uint8(image: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:

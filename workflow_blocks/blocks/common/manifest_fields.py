@@ -7,6 +7,7 @@ gives at run time passes the same literal type, as a field of a model: see `chec
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, get_args
 
+from inference.core.workflows.prototypes.block import is_workflow_selector
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -45,6 +46,12 @@ ZeroToOne = Annotated[
 Flag = Annotated[bool, Fix("give true or false")]
 
 
+def has_selectors(value: object) -> bool:
+    """Whether a value, or an item of a list or dictionary, is known only at run time."""
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
+    return any(isinstance(item, str) and is_workflow_selector(item) for item in items)
+
+
 def explain_errors(
     cls: type[BaseModel], value: Any, validate: ValidatorFunctionWrapHandler, info: ValidationInfo
 ) -> Any:
@@ -74,6 +81,9 @@ def checked(fields: type[_Fields], **values: Any) -> _Fields:
 def _problem(name: str, field: FieldInfo, value: object, details: list[ErrorDetails]) -> str:
     bad_items = [d["input"] for d in details if any(isinstance(place, int) for place in d["loc"])]
     found = f"holds {shown(bad_items[0])}" if bad_items else f"is {shown(value)}"
+    if isinstance(value, dict):
+        bad_entries = [{key: value[key]} for d in details for key in d["loc"] if key in value]
+        found = f"holds {shown(bad_entries[0])}" if bad_entries else found
     fix = next(filter(None, map(_fix, (field.annotation, *field.metadata))), None)
     return f"`{name}` {found}; {fix or f'give a value such as {(field.examples or [None])[0]!r}'}"
 

@@ -1,5 +1,8 @@
 """The other Inference server that runs a step's model: which one, and whether it has this plugin."""
 
+import json
+import logging
+import math
 import time
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -13,11 +16,14 @@ from inference.core.workflows.core_steps.common.entities import StepExecutionMod
 from pydantic import AnyHttpUrl, BaseModel, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from workflow_blocks.blocks.common.client_errors import UnavailableError
+from workflow_blocks.blocks.common.client_errors import InvalidInputError, UnavailableError
 from workflow_blocks.blocks.common.remote_http import RemoteRefusedError, RemoteServer
+from workflow_blocks.settings_error import SettingsError
 
 # A server is asked again after this long: the plugin may have been installed.
 PLUGIN_KNOWN_FOR_S = 300.0
+
+logger = logging.getLogger(__name__)
 
 _Answer = TypeVar("_Answer", bound=BaseModel)
 
@@ -46,6 +52,32 @@ class RemoteSettings(BaseSettings):
             )
         return url
 
+    @field_validator("key")
+    @classmethod
+    def _can_be_sent(cls, key: SecretStr | None) -> SecretStr | None:
+        text = key.get_secret_value().strip() if key is not None else ""
+        if not _can_be_in_header(text):
+            raise ValueError("give printable ASCII characters")
+        return SecretStr(text) if text else None
+
+
+def _can_be_in_header(key: str) -> bool:
+    return key.isascii() and key.isprintable()
+
+
+def load_remote_settings() -> RemoteSettings:
+    """Reads the environment.
+
+    Raises:
+        SettingsError: a variable has an invalid value; the message does not quote it.
+    """
+    try:
+        return RemoteSettings()
+    except ValidationError as error:
+        problem = error.errors(include_input=False, include_url=False)[0]
+        name = f"MOONDREAM2_API_{str(problem['loc'][0]).upper()}"
+        raise SettingsError(f"{name} is invalid: {problem['msg']}") from error
+
 
 def remote_server(mode: StepExecutionMode, api_key: str | None) -> RemoteServer | None:
     """The server that runs the model, or None for this server.
@@ -55,14 +87,13 @@ def remote_server(mode: StepExecutionMode, api_key: str | None) -> RemoteServer 
         api_key: the workflow's key; it is sent to the engine's own remote target only.
 
     Raises:
+        InvalidInputError: the key has characters that cannot be sent.
         UnavailableError: a setting is invalid, or the target is Roboflow's hosted API, without Moondream2.
     """
     try:
-        settings = RemoteSettings()
-    except ValidationError as error:
-        problem = error.errors(include_input=False, include_url=False)[0]
-        name = f"MOONDREAM2_API_{str(problem['loc'][0]).upper()}"
-        raise UnavailableError(f"the server's setting {name} is invalid: {problem['msg']}", 500) from error
+        settings = load_remote_settings()
+    except SettingsError as error:
+        raise UnavailableError(f"the setting {error}", 500) from error
     if settings.url is not None:
         return _server(str(settings.url), settings.key, settings.timeout, "the server at MOONDREAM2_API_URL")
     if mode is StepExecutionMode.LOCAL:
@@ -74,6 +105,8 @@ def remote_server(mode: StepExecutionMode, api_key: str | None) -> RemoteServer 
             "WORKFLOWS_STEP_EXECUTION_MODE=local",
             501,
         )
+    if api_key and not _can_be_in_header(api_key):
+        raise InvalidInputError("`api_key` cannot be sent to another server; give printable ASCII characters")
     key = SecretStr(api_key) if api_key else None
     return _server(LOCAL_INFERENCE_API_URL, key, settings.timeout, "the server at LOCAL_INFERENCE_API_URL")
 
@@ -84,28 +117,52 @@ def _server(url: str, key: SecretStr | None, timeout_s: float, name: str) -> Rem
     return RemoteServer(url.rstrip("/"), key, WORKFLOWS_REMOTE_API_KEY_TRANSPORT, timeout_s, name)
 
 
-# By address: when the server was asked, and whether it has the plugin.
-_plugin_known: dict[str, tuple[float, bool]] = {}
+# By address and block: when the server was asked, and whether it has the block.
+_plugin_known: dict[tuple[str, str], tuple[float, bool]] = {}
 
 
-def has_plugin(server: RemoteServer, definition: dict[str, Any]) -> bool:
-    """Whether a server accepts a definition with this plugin's block. Answers are remembered for a while.
+def has_plugin(server: RemoteServer, definition: dict[str, Any], block_type: str, otherwise: str) -> bool:
+    """Whether a server has the block of a definition. Answers are remembered for a while.
+
+    Args:
+        server: the server to ask.
+        definition: a workflow with the block.
+        block_type: the type of the block.
+        otherwise: what happens without the block, for the log.
 
     Raises:
-        UnavailableError: the server cannot be reached, is too slow, or gives an unusable answer.
+        UnavailableError: the server cannot be reached, is too slow, or does not answer the question.
     """
-    asked_at, answer = _plugin_known.get(server.url, (-PLUGIN_KNOWN_FOR_S, False))
-    if time.monotonic() - asked_at > PLUGIN_KNOWN_FOR_S:
-        try:
-            server.post("/workflows/validate", definition)
-            answer = True
-        except RemoteRefusedError:
-            answer = False
-        _plugin_known[server.url] = (time.monotonic(), answer)
+    asked_at, known = _plugin_known.get((server.url, block_type), (-math.inf, True))
+    if time.monotonic() - asked_at <= PLUGIN_KNOWN_FOR_S:
+        return known
+    try:
+        server.post("/workflows/validate", definition)
+        answer = True
+    except RemoteRefusedError as error:
+        if not _is_unknown_block(error.answer, block_type):
+            raise server.unavailable(
+                f"does not answer whether it has this plugin (HTTP {error.status}: {error})"
+            ) from error
+        answer = False
+    if known and not answer:
+        logger.warning(
+            "The Moondream2 server at %s does not have %s of this plugin: %s",
+            server.url,
+            block_type,
+            otherwise,
+        )
+    _plugin_known[server.url, block_type] = (time.monotonic(), answer)
     return answer
 
 
-def parsed(server: RemoteServer, model: type[_Answer], answer: Any) -> _Answer:
+def _is_unknown_block(answer: object, block_type: str) -> bool:
+    """Whether an Inference server rejects a definition because it does not know the type of a step."""
+    text = json.dumps(answer)
+    return f"'{block_type}' found using 'type' does not match any of the expected tags" in text
+
+
+def parsed(server: RemoteServer, model: type[_Answer], answer: Any, what: str = "a detection") -> _Answer:
     """An answer, validated by `model`.
 
     Raises:
@@ -113,8 +170,6 @@ def parsed(server: RemoteServer, model: type[_Answer], answer: Any) -> _Answer:
     """
     try:
         return model.model_validate(answer)
-    except ValidationError as error:
+    except ValidationError as error:  # quotes the answer, which can contain the API key
         place = ".".join(map(str, error.errors()[0]["loc"]))
-        raise UnavailableError(
-            f"{server.name} gave an answer that is not a detection (at {place!r})", 502
-        ) from error
+    raise server.unavailable(f"gave an answer that is not {what} (at {place!r})")

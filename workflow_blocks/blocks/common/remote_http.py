@@ -1,20 +1,25 @@
 """Requests to another Inference server: timeouts, retries, size limits, and a key that no other host gets."""
 
-import json
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import TracebackType
 from typing import Any
 
 import requests
 from pydantic import SecretStr
+from pydantic_core import from_json
 from requests.adapters import HTTPAdapter
 from urllib3 import BaseHTTPResponse, Retry
 from urllib3.connectionpool import ConnectionPool
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from workflow_blocks.blocks.common.client_errors import UnavailableError
+from workflow_blocks.blocks.common.masking import Mask
 
 CONNECT_TIMEOUT_S = 10.0
 # The waits are 0, 1, 2, 4, 8 and 16 s: a server takes about half a minute to start.
@@ -22,15 +27,45 @@ RETRIES = 6
 BACKOFF_S = 0.5
 MAX_RETRY_AFTER_S = 16.0
 TRANSIENT_STATUS = (429, 502, 503, 504)
-MAX_ANSWER_BYTES = 64 * 2**20
+LOOP_STATUS = 508
+MAX_ANSWER_BYTES = 16 * 2**20
 _CHUNK_BYTES = 2**16
 _SHOWN_ANSWER = 500
+_MASKED_ANSWER = 20_000
+_NOT_JSON = object()
 
 logger = logging.getLogger(__name__)
 
 
 class RemoteRefusedError(Exception):
-    """The other server rejects the request (HTTP 400, 404, 413 or 422); the message is its reason."""
+    """The other server rejects the request (HTTP 400, 404, 413 or 422); the message is its reason.
+
+    Args:
+        reason: without the API key.
+        status: of HTTP.
+        answer: the whole JSON answer; it can contain the API key, so it must not be shown.
+    """
+
+    def __init__(self, reason: str, status: int, answer: object) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.answer = answer
+
+
+_mask_of_request: ContextVar[Mask | None] = ContextVar("mask_of_request", default=None)
+
+
+class _MaskKey(logging.Filter):
+    """Masks the API key in what urllib3 logs about a request, which quotes what the server sent."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if (mask := _mask_of_request.get()) is not None:
+            record.msg, record.args, record.exc_info = mask(record.getMessage()), (), None
+        return True
+
+
+for _name in ("urllib3.connection", "urllib3.connectionpool", "urllib3.util.retry"):
+    logging.getLogger(_name).addFilter(_MaskKey())
 
 
 class _Retry(Retry):
@@ -99,24 +134,42 @@ class RemoteServer:
                 body = body | {"api_key": self.api_key.get_secret_value()}
             if self.key_transport != "legacy":
                 headers["Authorization"] = f"Bearer {self.api_key.get_secret_value()}"
+        # Errors are raised after `except`: those of the library quote what the server sent, with the API key.
         try:
-            with self._new_session().post(
-                self.url + path,
-                json=body,
-                headers=headers,
-                timeout=(CONNECT_TIMEOUT_S, self.timeout_s),
-                allow_redirects=False,
-                stream=True,
-                auth=_keep_headers,
-            ) as response:
+            with (
+                self._masked_log(),
+                self._new_session().post(
+                    self.url + path,
+                    json=body,
+                    headers=headers,
+                    timeout=(CONNECT_TIMEOUT_S, self.timeout_s),
+                    allow_redirects=False,
+                    stream=True,
+                    auth=_keep_headers,
+                ) as response,
+            ):
                 content = self._read(response)
-        except (requests.Timeout, ReadTimeoutError) as error:
-            raise self._error(f"did not answer within {self.timeout_s:g} s", 504) from error
+        except (requests.Timeout, ReadTimeoutError):
+            problem = self.unavailable(f"did not answer within {self.timeout_s:g} s", 504)
         except (requests.RequestException, HTTPError) as error:
-            raise self._error(
+            problem = self.unavailable(
                 f"cannot be reached, or closed the connection ({type(error).__name__})"
-            ) from error
-        return self._decode(response.status_code, content)
+            )
+        else:
+            return self._decode(response.status_code, content)
+        raise problem
+
+    @cached_property
+    def _mask(self) -> Mask | None:
+        return None if self.api_key is None else Mask(self.api_key.get_secret_value())
+
+    @contextmanager
+    def _masked_log(self) -> Iterator[None]:
+        token = _mask_of_request.set(self._mask)
+        try:
+            yield
+        finally:
+            _mask_of_request.reset(token)
 
     def _new_session(self) -> requests.Session:
         """A session of this request's own, which is never closed: that would close the shared connections."""
@@ -132,32 +185,44 @@ class RemoteServer:
         while chunk := response.raw.read1(_CHUNK_BYTES):
             content += chunk
             if time.monotonic() > deadline:
-                raise self._error(f"did not finish its answer within {self.timeout_s:g} s", 504)
+                raise self.unavailable(f"did not finish its answer within {self.timeout_s:g} s", 504)
             if len(content) > MAX_ANSWER_BYTES:
-                raise self._error(f"sent more than {MAX_ANSWER_BYTES >> 20} MiB")
+                raise self.unavailable(f"sent more than {MAX_ANSWER_BYTES >> 20} MiB")
         expected = response.headers.get("Content-Length", "")
         if expected.isdigit() and len(content) < int(expected):
-            raise self._error("sent an incomplete answer")
+            raise self.unavailable("sent an incomplete answer")
         return bytes(content)
 
     def _decode(self, status: int, content: bytes) -> Any:
         if status in (401, 403):
-            raise self._error("refuses the API key")
+            raise self.unavailable("refuses the API key")
         if status in TRANSIENT_STATUS:
-            raise self._error(f"is busy or not ready (HTTP {status}, {RETRIES + 1} times)", 503)
+            raise self.unavailable(f"is busy or not ready (HTTP {status}, {RETRIES + 1} times)", 503)
         if 300 <= status < 400:
-            raise self._error("redirects to another address, to which the API key is not sent")
+            raise self.unavailable("redirects to another address, to which the API key is not sent")
+        if status == LOOP_STATUS:
+            raise self.unavailable(
+                "sends its images to another server, too; set MOONDREAM2_API_URL on one server only"
+            )
         try:
-            answer = json.loads(content)
-        except ValueError as error:
-            raise self._error(f"gave an answer (HTTP {status}) that is not JSON") from error
+            answer = from_json(content)  # unlike `json`, it bounds how deep lists are nested
+        except ValueError:
+            answer = _NOT_JSON
+        if answer is _NOT_JSON:
+            raise self.unavailable(f"gave an answer (HTTP {status}) that is not JSON")
         if status in (400, 404, 413, 422):
-            raise RemoteRefusedError(_message(answer))
+            raise RemoteRefusedError(self._reason(answer), status, answer)
         if status != 200:
-            raise self._error(f"failed (HTTP {status})")
+            raise self.unavailable(f"failed (HTTP {status})")
         return answer
 
-    def _error(self, what: str, status_code: int = 502) -> UnavailableError:
+    def _reason(self, answer: object) -> str:
+        """Why the server rejects a request, without the API key, which the server may quote."""
+        text = _message(answer)[:_MASKED_ANSWER]
+        return (text if self._mask is None else self._mask(text))[:_SHOWN_ANSWER]
+
+    def unavailable(self, what: str, status_code: int = 502) -> UnavailableError:
+        """An error of this server, which is also logged. `what` must not contain the API key."""
         logger.warning("The Moondream2 server at %s %s", self.url, what)
         return UnavailableError(f"{self.name} {what}", status_code)
 
@@ -170,6 +235,6 @@ def _keep_headers(request: requests.PreparedRequest) -> requests.PreparedRequest
 def _message(answer: object) -> str:
     """The reason in an Inference server's error document."""
     if not isinstance(answer, dict):
-        return str(answer)[:_SHOWN_ANSWER]
+        return str(answer)
     text = answer.get("inner_error_message") or answer.get("message") or answer.get("detail") or answer
-    return str(text)[:_SHOWN_ANSWER]
+    return str(text)

@@ -10,10 +10,12 @@ from inference.core.workflows.execution_engine.entities.base import OutputDefini
 from inference.core.workflows.execution_engine.entities.types import (
     BOOLEAN_KIND,
     DICTIONARY_KIND,
+    FLOAT_KIND,
+    FLOAT_ZERO_TO_ONE_KIND,
     IMAGE_KIND,
     INTEGER_KIND,
+    LANGUAGE_MODEL_OUTPUT_KIND,
     LIST_OF_VALUES_KIND,
-    OBJECT_DETECTION_PREDICTION_KIND,
     STRING_KIND,
     Selector,
 )
@@ -24,29 +26,44 @@ from inference.core.workflows.prototypes.block import (
     WorkflowBlock,
     WorkflowBlockManifest,
     actual_restrictions_of,
+    is_workflow_selector,
 )
 from pydantic import ConfigDict, Field, field_validator
-from roboflow_workflows.core_steps.common.workload_presets import LOCAL_FILE_SINK_RESTRICTIONS
+from roboflow_workflows.core_steps.common.workload_presets import (
+    COOLDOWN_ACTUAL_RESTRICTION,
+    FIRE_AND_FORGET_RESTRICTION,
+    LOCAL_FILE_SINK_RESTRICTIONS,
+)
+from roboflow_workflows.core_steps.sinks.local_file.v1 import BlockManifest as LocalFileSinkManifest
 from roboflow_workflows.core_steps.sinks.noop import disabled_sink_message
 from roboflow_workflows.execution_engine.entities.workload import (
     Discovery,
     RuntimeRestriction,
     WorkOperation,
+    incomplete_discovery,
+    unresolved_selector_problem,
 )
 
 from workflow_blocks.blocks.common.client_errors import InvalidInputError, as_client_error
 from workflow_blocks.blocks.common.data_representation import from_engine
+from workflow_blocks.blocks.common.images import check_image
+from workflow_blocks.blocks.common.kinds import KINDS_WITH_BOXES
 from workflow_blocks.blocks.common.manifest_fields import Flag, checked, explain_errors
+from workflow_blocks.blocks.common.prompts import OTHER_CLASSES, Threshold, ThresholdsByClass
 from workflow_blocks.blocks.detections_dataset_export.settings import (
     MAX_CLASS_NAME_LENGTH,
     MAX_JPEG_QUALITY,
+    Caption,
+    ClassesWithPrompts,
     ClassName,
     ClassNames,
     CooldownSeconds,
+    DatasetFormat,
     ExportSettings,
     ImageFormat,
     ImageName,
     JpegQuality,
+    Labels,
     SinkSwitches,
     Split,
     TargetDirectory,
@@ -57,7 +74,6 @@ from workflow_blocks.blocks.detections_dataset_export.writing import (
     label,
     outputs,
 )
-from workflow_blocks.datasets.formats import DatasetFormatName
 
 SHORT_DESCRIPTION = "Write images and detections to a dataset on disk, as COCO, YOLO or Pascal VOC."
 
@@ -86,6 +102,9 @@ is lost.
 | `yolo` | `<target>/<split>/images`, `<target>/<split>/labels`, `<target>/data.yaml` |
 | `pascal_voc` | `<target>/<split>/` with the XML file of each image beside it |
 
+COCO also has what the Moondream2 block answered about each detection, in `attributes`. With `caption`,
+`metadata.jsonl` beside the images has a line for each: `{"file_name": "photo.jpg", "text": "A red car."}`.
+
 ## Example
 
 This step writes a YOLO dataset. Ten percent of the images go to each of the splits `valid` and `test`.
@@ -111,7 +130,8 @@ This step writes a YOLO dataset. Ten percent of the images go to each of the spl
 
 ## Connecting to Other Blocks
 
-- **After blocks that output object detections** (e.g., Moondream2 Prompt Detection, Object Detection Model)
+- **After blocks that output object detections, segmentations, key points or codes** (e.g., Moondream2 Prompt
+  Detection, Segment Anything); their boxes are written, and masks to COCO and YOLO
 - **After Detections Filter** to write some of the detections only
 - **After Continue If** to write some of the images only
 - **Prompts as class names**: give the detection block's prompts as `class_names`, and class ids do not depend
@@ -143,18 +163,20 @@ class BlockManifest(WorkflowBlockManifest):
     images: Selector(kind=[IMAGE_KIND]) = Field(
         title="Image", description="The images to write.", examples=["$inputs.image"]
     )
-    predictions: Selector(kind=[OBJECT_DETECTION_PREDICTION_KIND]) = Field(
-        description="The detections of each image.", examples=["$steps.detection.predictions"]
+    predictions: Selector(kind=KINDS_WITH_BOXES) = Field(
+        description="The detections of each image. Masks of segmentations are written to COCO and YOLO; of "
+        "key points and codes, the boxes are written.",
+        examples=["$steps.detection.predictions"],
     )
     target_directory: Selector(kind=[STRING_KIND]) | TargetDirectory = Field(
         description="The dataset's folder, created if it does not exist. If the server sets "
         "WORKFLOW_BLOCKS_WRITE_DIRECTORY, it must be in that folder.",
         examples=["datasets/shapes", "$inputs.target_directory"],
     )
-    format: DatasetFormatName = Field(
+    format: DatasetFormat | Selector(kind=[STRING_KIND]) = Field(
         default="coco",
         description="The dataset's format.",
-        examples=["coco", "yolo", "pascal_voc"],
+        examples=["coco", "yolo", "pascal_voc", "$inputs.format"],
         json_schema_extra={
             "always_visible": True,
             "values_metadata": {
@@ -177,19 +199,25 @@ class BlockManifest(WorkflowBlockManifest):
             },
         },
     )
-    class_names: Selector(kind=[STRING_KIND, LIST_OF_VALUES_KIND]) | ClassName | ClassNames | None = Field(
+    class_names: (
+        Selector(kind=[STRING_KIND, LIST_OF_VALUES_KIND, DICTIONARY_KIND])
+        | ClassName
+        | ClassNames
+        | ClassesWithPrompts
+        | None
+    ) = Field(
         default=None,
         description="The dataset's classes, in the order of their ids: names of at most "
         f"{MAX_CLASS_NAME_LENGTH} characters. The rules of prompts hold: surrounding whitespace is removed, "
-        "repeats count once, a string is one name. A detection of another class is an error. If empty, "
-        "classes are added in order of appearance.",
+        "repeats count once, a string is one name, and of a dictionary, the keys are the names. A detection "
+        "of another class is an error. If empty, classes are added in order of appearance.",
         examples=[["red circle", "blue star"], "$inputs.prompts"],
         json_schema_extra={"always_visible": True},
     )
-    image_format: ImageFormat = Field(
+    image_format: ImageFormat | Selector(kind=[STRING_KIND]) = Field(
         default="jpg",
         description="The format of the image files.",
-        examples=["jpg", "png"],
+        examples=["jpg", "png", "$inputs.image_format"],
         json_schema_extra={
             "values_metadata": {
                 "jpg": {"name": "JPEG", "description": "Small files, slightly changed pixels"},
@@ -229,12 +257,45 @@ class BlockManifest(WorkflowBlockManifest):
         "web address that the image was loaded from.",
         examples=["photo.jpg", "$inputs.image_name"],
     )
-    cooldown_seconds: CooldownSeconds | Selector(kind=[INTEGER_KIND]) = Field(
+    cooldown_seconds: CooldownSeconds | Selector(
+        kind=[INTEGER_KIND, FLOAT_KIND, FLOAT_ZERO_TO_ONE_KIND]
+    ) = Field(
         default=0,
         description="For video: seconds to wait before the next image is written. Each running workflow "
         "counts for itself, so the cooldown has no effect between requests to a server.",
-        examples=[0, 5, "$inputs.cooldown_seconds"],
+        examples=[0, 0.5, "$inputs.cooldown_seconds"],
         json_schema_extra={"always_visible": True},
+    )
+
+    caption: Selector(kind=[STRING_KIND, LANGUAGE_MODEL_OUTPUT_KIND]) | Caption | None = Field(
+        default=None,
+        description="A text about the image. It is written to `metadata.jsonl` beside the images, which "
+        "Hugging Face's `imagefolder` reads.",
+        examples=["$steps.caption.output", "$inputs.caption"],
+    )
+    labels: Labels | Selector(kind=[STRING_KIND]) = Field(
+        default="all",
+        description="Which images are written. With two of these steps, images whose boxes are all sure go "
+        "to one dataset, and the others to another one that somebody reviews.",
+        examples=["all", "sure", "review", "$inputs.labels"],
+        json_schema_extra={
+            "values_metadata": {
+                "all": {"name": "All", "description": "All images"},
+                "sure": {"name": "Sure", "description": "Images whose boxes all have sure_confidence"},
+                "review": {"name": "Review", "description": "Images with a box below sure_confidence"},
+            },
+        },
+    )
+    sure_confidence: (
+        Threshold | ThresholdsByClass | Selector(kind=[FLOAT_ZERO_TO_ONE_KIND, DICTIONARY_KIND])
+    ) = Field(
+        default=0.5,
+        title="Sure From",
+        description="The lowest confidence of a sure box, 0 to 1: one number, or a dictionary of class names "
+        f"with a number each. There, '{OTHER_CLASSES}' stands for all other classes; without it, their "
+        "threshold is 0.",
+        examples=[0.5, {"red circle": 0.7, OTHER_CLASSES: 0.5}, "$inputs.confidence"],
+        json_schema_extra={"relevant_for": {"labels": {"values": ["sure", "review"], "required": False}}},
     )
 
     _explain_errors = field_validator(
@@ -251,6 +312,9 @@ class BlockManifest(WorkflowBlockManifest):
         "disable_sink",
         "cooldown_seconds",
         "image_name",
+        "caption",
+        "labels",
+        "sure_confidence",
         mode="wrap",
     )(explain_errors)
 
@@ -267,11 +331,15 @@ class BlockManifest(WorkflowBlockManifest):
     def get_execution_engine_compatibility(cls) -> str | None:
         return ">=1.3.0,<2.0.0"
 
+    @classmethod
+    def get_restrictions(cls) -> list[RuntimeRestriction]:
+        return [*LocalFileSinkManifest.get_restrictions(), COOLDOWN_HTTP_SOFT_RESTRICTION]
+
     def get_actual_restrictions(
         self, *, ignore_environment_restrictions: bool = False
     ) -> Discovery[RuntimeRestriction]:
         return actual_restrictions_of(
-            declared=[*LOCAL_FILE_SINK_RESTRICTIONS, COOLDOWN_HTTP_SOFT_RESTRICTION],
+            declared=self._restrictions(),
             node_id=f"$steps.{self.name}",
             ignore_environment_restrictions=ignore_environment_restrictions,
         )
@@ -281,6 +349,15 @@ class BlockManifest(WorkflowBlockManifest):
 
     def discover_dependent_resources(self) -> list[DependentResource]:
         return []
+
+    def _restrictions(self) -> list[RuntimeRestriction] | Discovery[RuntimeRestriction]:
+        always = [*LOCAL_FILE_SINK_RESTRICTIONS, COOLDOWN_ACTUAL_RESTRICTION]
+        if is_workflow_selector(self.fire_and_forget):
+            unknown = unresolved_selector_problem(
+                f"$steps.{self.name}", "restrictions", "fire_and_forget", str(self.fire_and_forget)
+            )
+            return incomplete_discovery(always, [unknown])
+        return [*always, FIRE_AND_FORGET_RESTRICTION] if self.fire_and_forget else always
 
 
 class DetectionsDatasetExportBlockV1(WorkflowBlock):
@@ -320,16 +397,19 @@ class DetectionsDatasetExportBlockV1(WorkflowBlock):
         images: WorkflowImageData,
         predictions: Any,
         target_directory: str,
-        format: DatasetFormatName,
+        format: str,
         split: str | dict[str, float],
-        class_names: str | list[str] | None,
-        image_format: ImageFormat,
+        class_names: str | list[str] | dict[str, Any] | None,
+        image_format: str,
         jpeg_quality: int,
         include_images_without_detections: bool,
         fire_and_forget: bool,
         disable_sink: bool,
         cooldown_seconds: float,
         image_name: str | None = None,
+        labels: str = "all",
+        sure_confidence: float | dict[str, float] = 0.5,
+        caption: str | None = None,
     ) -> BlockResult:
         if self._disable_sinks:
             return outputs(disabled_sink_message(disabled_by_execution_policy=True))
@@ -348,10 +428,13 @@ class DetectionsDatasetExportBlockV1(WorkflowBlock):
                 include_images_without_detections=include_images_without_detections,
                 cooldown_seconds=cooldown_seconds,
                 image_name=image_name,
+                labels=labels,
+                sure_confidence=sure_confidence,
+                caption=caption,
             )
             self._check_access()
             detections = from_engine(predictions, self.__class__.__name__)
-            labelled = label(images, detections, settings.image_name)
+            labelled = label(check_image(images), detections, settings.image_name)
         except InvalidInputError as error:
             raise as_client_error(error, self) from error
         if time.monotonic() - self._last_written < settings.cooldown_seconds:

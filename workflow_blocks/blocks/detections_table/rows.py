@@ -17,13 +17,14 @@ from inference.core.workflows.execution_engine.constants import (
 )
 from inference.core.workflows.execution_engine.entities.base import WorkflowImageData
 
+from workflow_blocks.blocks.common.attributes import attribute, attribute_names
 from workflow_blocks.blocks.common.class_names import class_names_of
 
 _PIXEL_DECIMALS = 2
 _CONFIDENCE_DECIMALS = 4
 _SECOND_DECIMALS = 3
 
-Row = dict[str, str | int | float | None]
+Row = dict[str, Any]
 
 COLUMNS = ("image_name", "class_name", "class_id", "confidence", "x_min", "y_min", "x_max", "y_max")
 FRAME_COLUMNS = ("frame_number", "frame_time")
@@ -35,8 +36,9 @@ def detections_to_rows(
 ) -> Iterator[Row]:
     """A row for each detection, with its box in pixels of the original image.
 
-    What is not known is None. Rows of a video's frames have `FRAME_COLUMNS` too. If neither the detections
-    nor the image know the original image, the row has the column `PIXELS_COLUMN`.
+    What is not known is None. Detections with answers have a column for each. Rows of a video's frames have
+    `FRAME_COLUMNS` too. If neither the detections nor the image know the original image, the row has the
+    column `PIXELS_COLUMN`.
 
     Raises:
         InvalidInputError: the detections have no class names.
@@ -44,14 +46,15 @@ def detections_to_rows(
     names = class_names_of(detections)
     offsets = _offsets(detections, image)
     extra = _frame(image)
+    attributes = attribute_names(detections)
     for index, name in enumerate(names):
         left, top = (0, 0) if offsets is None else offsets[index]
         x_min, y_min, x_max, y_max = detections.xyxy[index].tolist()
         row: Row = {
             "image_name": _text(image_name),
             "class_name": _text(name),
-            "class_id": None if detections.class_id is None else int(detections.class_id[index]),
-            "confidence": _rounded(detections.confidence, index),
+            "class_id": _whole(_at(detections.class_id, index)),
+            "confidence": _number(_at(detections.confidence, index), _CONFIDENCE_DECIMALS),
             "x_min": _number(x_min + float(left), _PIXEL_DECIMALS),
             "y_min": _number(y_min + float(top), _PIXEL_DECIMALS),
             "x_max": _number(x_max + float(left), _PIXEL_DECIMALS),
@@ -59,19 +62,34 @@ def detections_to_rows(
         }
         if offsets is None:
             row[PIXELS_COLUMN] = _parent(detections, index)
-        yield row | extra
+        answers = {_text(own): _answer(attribute(detections, own, index)) for own in attributes}
+        yield row | answers | extra
 
 
-def columns_of(image: WorkflowImageData | None, rows: Sequence[Row]) -> tuple[str, ...]:
-    return tuple(rows[0]) if rows else COLUMNS + tuple(_frame(image))
+def columns_of(
+    detections: sv.Detections, image: WorkflowImageData | None, rows: Sequence[Row]
+) -> tuple[str, ...]:
+    if rows:
+        return tuple(rows[0])
+    return (*COLUMNS, *map(_text, attribute_names(detections)), *_frame(image))
+
+
+def is_place_known(detections: sv.Detections, image: WorkflowImageData | None) -> bool:
+    """Whether rows have no `PIXELS_COLUMN`: it is known where in the original image the detections are."""
+    return image is not None or any(
+        ROOT_PARENT_COORDINATES_KEY in known for known in (detections.data, detections.metadata)
+    )
 
 
 def rows_to_csv(rows: Sequence[Row], columns: Sequence[str] = COLUMNS) -> str:
-    """CSV text: a header line and one line for each row, each ending in a line feed; None is empty."""
+    """CSV text: a header line and one line for each row, each ending in a line feed.
+
+    None is empty. Lists and booleans are written as in JSON.
+    """
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({column: _as_csv(value) for column, value in row.items()} for row in rows)
     return text.getvalue()
 
 
@@ -120,15 +138,32 @@ def _frame(image: WorkflowImageData | None) -> Row:
     return {"frame_number": video.frame_number, "frame_time": time}
 
 
-def _rounded(confidences: npt.NDArray[Any] | None, index: int) -> float | None:
-    return None if confidences is None else _number(float(confidences[index]), _CONFIDENCE_DECIMALS)
+def _at(values: npt.NDArray[Any] | None, index: int) -> float | None:
+    value = None if values is None else values[index]
+    return None if value is None else float(value)
 
 
-def _number(value: float, decimals: int) -> float | None:
+def _number(value: float | None, decimals: int) -> float | None:
     """None for what is not a number of JSON."""
-    return round(value, decimals) if math.isfinite(value) else None
+    return None if value is None or not math.isfinite(value) else round(value, decimals)
+
+
+def _answer(value: Any) -> Any:
+    if isinstance(value, float):
+        return _number(value, _CONFIDENCE_DECIMALS)
+    if isinstance(value, list):
+        return [_answer(item) for item in value]
+    return _text(value) if isinstance(value, str) else value
+
+
+def _as_csv(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, (bool, list)) else value
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None or not math.isfinite(value) else int(value)
 
 
 def _text(value: str) -> str:
-    """Without lone surrogates, which come from file names that are not UTF-8, and which no file can hold."""
-    return value.encode(errors="replace").decode()
+    """Without lone surrogates, which come from file names that are not UTF-8, and NUL: CSV holds neither."""
+    return value.encode(errors="replace").decode().replace("\0", "?")

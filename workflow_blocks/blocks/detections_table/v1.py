@@ -5,9 +5,6 @@ from typing import Annotated, Any, Literal
 from inference.core.workflows.execution_engine.entities.base import OutputDefinition, WorkflowImageData
 from inference.core.workflows.execution_engine.entities.types import (
     IMAGE_KIND,
-    INSTANCE_SEGMENTATION_PREDICTION_KIND,
-    KEYPOINT_DETECTION_PREDICTION_KIND,
-    OBJECT_DETECTION_PREDICTION_KIND,
     STRING_KIND,
     Selector,
 )
@@ -26,10 +23,13 @@ from roboflow_workflows.execution_engine.entities.workload import (
 
 from workflow_blocks.blocks.common.client_errors import InvalidInputError, as_client_error
 from workflow_blocks.blocks.common.data_representation import from_engine
+from workflow_blocks.blocks.common.images import check_image
+from workflow_blocks.blocks.common.kinds import KINDS_WITH_BOXES
 from workflow_blocks.blocks.common.manifest_fields import Fix, checked, explain_errors
 from workflow_blocks.blocks.detections_table.rows import (
     columns_of,
     detections_to_rows,
+    is_place_known,
     name_of,
     rows_to_csv,
     rows_to_json_lines,
@@ -44,15 +44,18 @@ Write predictions as a table with one row per detection, as CSV or JSON Lines te
 
 The block:
 
-1. Takes the predictions of one image: boxes, masks or keypoints
+1. Takes the predictions of one image: boxes, masks, key points, barcodes or QR codes
 2. Makes a row for each detection: the image's name, class name, class id, confidence, and the box in pixels
    of the original image, also for predictions made on crops or slices of it. A value that is not known is
    empty in CSV and null in JSON Lines
-3. Names the image by `image_name`, or else by the name under which the workflow knows the image
-4. Adds `frame_number` and `frame_time` to the rows of a video if `image` is set: the time in seconds from the
+3. Adds a column for each answer that the Moondream2 block gave about the detections, such as `answer` and
+   `answer_probability`. CSV has lists and booleans as in JSON
+4. Names the image by `image_name`, or else by the name under which the workflow knows the image
+5. Adds `frame_number` and `frame_time` to the rows of a video if `image` is set: the time in seconds from the
    start of a file, or the time of day of a stream
-5. Returns `content`, the text of the table, and `log_entry`, the same text, or nothing if nothing was
-   detected. The first `log_entry` of a workflow has the CSV header in any case
+6. Returns `content`, the text of the table, and `log_entry`, the same text, or nothing if nothing was
+   detected. The first `log_entry` of a workflow has the CSV header in any case, if it is known whether the
+   table needs the column `pixels_of` (see below)
 
 CSV text starts with a header line. If nothing was detected, `content` has only the header line; JSON Lines
 text is then empty.
@@ -91,7 +94,7 @@ photo.jpg,red circle,0,0.9731,12.0,30.5,80.25,99.0
 
 ## Connecting to Other Blocks
 
-- **After blocks that output object detections, instance segmentations or keypoints**, also after filters,
+- **After blocks that output object detections, segmentations, key points or codes**, also after filters,
   trackers and Detections Stitch
 - **Before Local File Sink** to save `log_entry`. With `output_mode` `append_log`: `csv` text with `file_type`
   `csv`, or `jsonl` text with `file_type` `txt` (`json` refuses several lines). The sink does not run for
@@ -102,10 +105,12 @@ The block needs no network.
 """
 
 TableFormat = Annotated[Literal["csv", "jsonl"], Fix("give 'csv' or 'jsonl'")]
+ImageName = Annotated[str, Field(strict=True), Fix("give a name such as 'photo.jpg'")]
 
 
 class _Fields(BaseModel):
     format: TableFormat
+    image_name: ImageName | None
 
 
 class BlockManifest(WorkflowBlockManifest):
@@ -122,13 +127,7 @@ class BlockManifest(WorkflowBlockManifest):
         }
     )
     type: Literal["workflow_blocks/detections_table@v1"]
-    predictions: Selector(
-        kind=[
-            OBJECT_DETECTION_PREDICTION_KIND,
-            INSTANCE_SEGMENTATION_PREDICTION_KIND,
-            KEYPOINT_DETECTION_PREDICTION_KIND,
-        ]
-    ) = Field(
+    predictions: Selector(kind=KINDS_WITH_BOXES) = Field(
         description="The detections to write.",
         examples=["$steps.detection.predictions"],
     )
@@ -139,7 +138,7 @@ class BlockManifest(WorkflowBlockManifest):
         examples=["$inputs.image"],
         json_schema_extra={"always_visible": True},
     )
-    image_name: Selector(kind=[STRING_KIND]) | str | None = Field(
+    image_name: Selector(kind=[STRING_KIND]) | ImageName | None = Field(
         default=None,
         description="The image's name in the table, such as its file name.",
         examples=["photo.jpg", "$inputs.image_name"],
@@ -206,16 +205,19 @@ class DetectionsTableBlockV1(WorkflowBlock):
         format: str,
     ) -> BlockResult:
         try:
-            table_format = checked(_Fields, format=format).format
+            table_format = checked(_Fields, format=format, image_name=image_name).format
+            if image is not None:
+                check_image(image, "image")
             detections = from_engine(predictions, self.__class__.__name__)
             name = image_name or name_of(image, detections)
             rows = list(detections_to_rows(detections, name, image))
         except InvalidInputError as error:
             raise as_client_error(error, self) from error
         if table_format == "csv":
-            content = rows_to_csv(rows, columns_of(image, rows))
+            content = rows_to_csv(rows, columns_of(detections, image, rows))
         else:
             content = rows_to_json_lines(rows)
-        is_header_needed = table_format == "csv" and not self._is_log_begun
-        self._is_log_begun = True
-        return {"content": content, "log_entry": content if rows or is_header_needed else None}
+        has_header = table_format == "csv" and is_place_known(detections, image)
+        is_entry = bool(rows) or (has_header and not self._is_log_begun)
+        self._is_log_begun |= is_entry
+        return {"content": content, "log_entry": content if is_entry else None}

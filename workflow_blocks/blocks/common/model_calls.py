@@ -1,0 +1,61 @@
+"""Calls of a loaded Moondream2. Images are uint8 BGR arrays (H, W, 3)."""
+
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from inference.core.workflows.prototypes.models_provider import ModelsProvider
+
+from workflow_blocks.blocks.common.detections import ImageDetections
+from workflow_blocks.moondream2.config import MAX_OBJECTS, STEPS_PER_OBJECT
+
+Image = npt.NDArray[np.uint8]
+_Key = TypeVar("_Key", bound=Hashable)
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model in Inference's model manager."""
+
+    manager: ModelsProvider
+    model_id: str
+
+    def run(self, images: Sequence[Any], **arguments: Any) -> Any:
+        """Runs a task of the model: see `run_tensor_native_inference` of this plugin's adapter."""
+        return self.manager.run_tensor_native_inference(
+            model_id=self.model_id, images=list(images), input_color_format="bgr", **arguments
+        )
+
+
+def detect(
+    model: LoadedModel, images: Sequence[Any], prompts_of_images: Sequence[Sequence[str]]
+) -> list[ImageDetections]:
+    """All that the model finds; class ids index an image's prompts."""
+
+    def of_images(prompts: tuple[str, ...], chosen: list[Any]) -> list[ImageDetections]:
+        steps = STEPS_PER_OBJECT * MAX_OBJECTS
+        return list(
+            map(
+                ImageDetections.from_model,
+                model.run(chosen, classes=list(prompts), max_new_tokens=steps),
+            )
+        )
+
+    return call_by_group(list(map(tuple, prompts_of_images)), images, of_images)
+
+
+def call_by_group(
+    keys: Sequence[_Key], images: Sequence[Any], call: Callable[[_Key, list[Any]], Sequence[_Result]]
+) -> list[_Result]:
+    """Calls once for all images with the same key. Returns a result for each image, in their order."""
+    groups: dict[_Key, list[int]] = defaultdict(list)
+    for index, key in enumerate(keys):
+        groups[key].append(index)
+    results: dict[int, _Result] = {}
+    for key, indices in groups.items():
+        results.update(zip(indices, call(key, [images[index] for index in indices]), strict=True))
+    return [results[index] for index in range(len(images))]
