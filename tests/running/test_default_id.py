@@ -3,19 +3,22 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 from contextlib import contextmanager, suppress
+from urllib.parse import unquote
 
 import cv2
 import numpy as np
 import pytest
 import requests
+import supervision as sv
 from inference_sdk import InferenceConfiguration, InferenceHTTPClient
 from inference_sdk.http.errors import HTTPCallErrorError
 
-from examples.detect_with_the_sdk import draw, to_detections
+from examples.detect_with_the_sdk import draw, main, to_detections
 from tests.real_server import INHERITED, running_server
 from tests.scenes import image_bgr
 from tests.stand_ins import (
@@ -27,6 +30,7 @@ from tests.stand_ins import (
     with_older_tokenizer,
 )
 from tests.workflows.definitions import detection_workflow
+from workflow_blocks.bundled_model import demo_model_folder
 
 RELEASED = "moondream2/moondream2_2b_jul24"
 ROOT = GOLDEN.parents[2]
@@ -77,9 +81,16 @@ def settings(folder, provider):
     }
 
 
+def make_folders_with_names_of_ids(folder):
+    """A package of the bundled model as `build-model` names it, and others where an id could be a path."""
+    for name in ("moondream2", RELEASED, "moondream2/older", "moondream2-demo"):
+        shutil.copytree(demo_model_folder(), folder / name)
+
+
 @pytest.fixture(scope="module")
 def online(folder, settings):
     """`workflow-blocks serve` with the default `MOONDREAM2_RUNTIME`."""
+    make_folders_with_names_of_ids(folder / "server")
     with running_server(folder / "server", **settings) as running:
         yield running.address
 
@@ -120,18 +131,42 @@ def test_serve_shows_which_runtime_is_on(online, log):
 
 @pytest.mark.usefixtures("no_mark")
 @pytest.mark.parametrize("model_id", [RELEASED, "moondream2"])
-def test_ids_of_the_provider_run_on_our_runtime(client, log, model_id):
+def test_ids_of_the_provider_run_on_our_runtime(client, log, provider, model_id):
     result = client.infer_lmm(PHOTO, model_id=model_id, prompt="red circle")
 
+    assert any(f"modelId={model_id}" in unquote(request).split("?")[-1] for request in provider.requests)
     assert_real(result["predictions"], "red circle")
     assert f"Loaded {model_id}: runtime workflow_blocks" in log()
 
 
 @pytest.mark.usefixtures("no_mark")
-def test_the_bundled_model_is_an_id(client):
+def test_the_bundled_model_is_an_id_and_is_loaded_once(client, log):
     result = client.infer_lmm(image_bgr(1), model_id="moondream2-demo", prompt="square")
+    for name in ("moondream2-demo", str(demo_model_folder())):
+        client.run_workflow(
+            specification=detection_workflow(model_version=name),
+            images={"image": image_bgr(1)},
+            parameters={"prompts": ["square"]},
+        )
 
     assert_real(result["predictions"], "square")
+    assert re.findall(r"Loaded (\S*demo\S*): runtime", log()) == ["moondream2-demo"]
+
+
+@pytest.mark.usefixtures("no_mark")
+@pytest.mark.parametrize("written", ["./moondream2", "absolute"])
+def test_a_package_in_a_folder_with_the_name_of_an_id_is_used_by_its_path(client, folder, log, written):
+    package = str(folder / "server" / "moondream2")
+    model_version = package if written == "absolute" else written
+
+    (result,) = client.run_workflow(
+        specification=detection_workflow(model_version=model_version),
+        images={"image": image_bgr(1)},
+        parameters={"prompts": ["square"]},
+    )
+
+    assert result["counts"]["square"] > 0
+    assert f"Loaded {package}: runtime workflow_blocks" in log()
 
 
 @pytest.mark.usefixtures("no_mark")
@@ -240,6 +275,49 @@ def run_example(address, image, output, model, prompt):
     )
 
 
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        pytest.param({"--output": "no/folder/boxes.jpg"}, "cannot be written; give a .jpg", id="folder"),
+        pytest.param({"--output": "boxes.txt"}, "boxes.txt cannot be written; give a .jpg", id="ending"),
+        pytest.param({"--output": "boxes"}, "boxes cannot be written; give a .jpg", id="no ending"),
+        pytest.param({"image": __file__}, "is not an image file", id="no image"),
+        pytest.param({"image": "missing.jpg"}, "missing.jpg is not an image file", id="missing image"),
+        pytest.param({"--model": "moondream2/no_such_model"}, "HTTP status 404: ", id="refused"),
+        pytest.param({"--model": "moondream2/florence"}, "architecture is 'florence-2'", id="failed"),
+        pytest.param({"--url": "http://127.0.0.1:9"}, "is not the address of an Inference", id="no server"),
+        pytest.param({"--url": "nonsense"}, "nonsense is not the address of an Inference", id="no address"),
+    ],
+)
+def test_the_example_says_in_a_line_what_is_wrong(online, tmp_path, monkeypatch, capfd, changes, problem):
+    arguments = {"image": PHOTO, "--url": online, "--output": str(tmp_path / "boxes.jpg")} | changes
+    image, *options = arguments.pop("image"), *(word for pair in arguments.items() for word in pair)
+    monkeypatch.setattr("sys.argv", ["detect_with_the_sdk.py", image, *options])
+    monkeypatch.setenv("ROBOFLOW_API_KEY", "a key")
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(SystemExit) as ended:
+        main()
+
+    assert problem in ended.value.code
+    assert "\n" not in ended.value.code
+    assert capfd.readouterr().err == ""
+
+
+def pixels_of_label(box):
+    """How many pixels a label has in a picture of 310 x 200 with one box (x, y, width, height)."""
+    image = np.zeros((200, 310, 3), np.uint8)
+    place = dict(zip(("x", "y", "width", "height"), box, strict=True))
+    detections = to_detections([{"confidence": 0.5, "class_id": 0, "class": "red circle"} | place])
+    with_box = sv.BoxAnnotator().annotate(image.copy(), detections)
+    return np.count_nonzero((draw(image, detections) != with_box).any(axis=-1))
+
+
+@pytest.mark.parametrize("box", [(300, 190, 20, 20), (5, 100, 10, 10), (295, 5, 10, 10), (150, 3, 300, 6)])
+def test_a_label_of_the_example_stays_in_the_picture(box):
+    assert pixels_of_label(box) > 0.85 * pixels_of_label((150, 100, 20, 20)) > 1000
+
+
 def test_the_example_draws_nothing_where_nothing_is_found():
     image = np.zeros((50, 60, 3), np.uint8)
 
@@ -305,7 +383,7 @@ def offline(folder, settings, client):
         "HF_ENDPOINT": "http://127.0.0.1:9",
     }
     stock = folder / "stock"
-    stock.mkdir()
+    make_folders_with_names_of_ids(stock)
     with stock_server(stock, **own) as address:
         yield address
 

@@ -107,6 +107,53 @@ def test_a_second_run_skips_files_that_are_done(run, folder, tmp_path):
     assert len(rows_of(tmp_path / "results" / "count_by_prompt" / "aggregated_results.csv")) == 5
 
 
+WRONG_PARAMETERS = [
+    ("label_a_dataset", "--split", "trian", "step 'dataset': `split` is 'trian'; give"),
+    ("label_a_dataset", "--split", '{"train": -1}', "`split`"),
+    ("count_by_prompt", "--prompts", " ", "`prompts` holds ' '; give a prompt"),
+    ("label_a_dataset", "--prompts", '{"a": []}', "`prompts` holds {'a': []}; give"),
+    ("label_a_dataset", "--confidence", "7", "`confidence` is 7; give"),
+    (
+        "label_a_dataset",
+        "--confidence",
+        '{"cirlce": 0.99}',
+        "`confidence` has a threshold for 'cirlce'; give",
+    ),
+    (
+        "crop_and_prompt_again",
+        "--part_prompts",
+        '["a", ""]',
+        "`part_prompts`: step 'parts_in_crops': `prompts`",
+    ),
+    ("count_by_pointing", "--model", " ", "`model`: step"),
+    ("tiled_small_objects", "--slice_size", "-5", "`slice_size`: step"),
+]
+
+
+@pytest.mark.parametrize(("name", "option", "value", "words"), WRONG_PARAMETERS)
+def test_a_parameter_that_is_wrong_for_all_images_is_one_error(
+    run, folder, tmp_path, name, option, value, words
+):
+    write_images(folder, range(2))
+
+    code, output = run(name, "-i", folder, option, value)
+
+    assert code == 1
+    assert output.startswith("Error: ")
+    assert words in output
+    assert "validation error" not in output
+    assert not (tmp_path / "results").exists()
+
+
+def test_thresholds_of_the_classes_and_of_the_rest_are_taken(run, folder):
+    write_images(folder, range(1))
+    thresholds = '{"star ": 0.9, "*": 0.1}'
+
+    code, _ = run("count_by_prompt", "-i", folder, "--prompts", "star", "circle", "--confidence", thresholds)
+
+    assert code == 0
+
+
 def test_results_of_other_parameters_are_not_mixed(run, folder):
     write_images(folder, range(1))
     run("count_by_prompt", "-i", folder, "--prompts", "shape")
@@ -159,14 +206,16 @@ def test_a_failing_sink_fails_the_file(run, folder):
     assert "000.jpg: failed: " in output
 
 
-def test_a_blank_prompt_fails_for_every_image(run, folder):
-    write_images(folder, range(15))
+def test_of_many_failures_the_first_are_shown(run, folder):
+    for number in range(15):
+        (folder / f"{number:03}.jpg").write_bytes(b"no image")
 
-    code, output = run("count_by_prompt", "-i", folder, "--prompts", " ")
+    code, output = run("count_by_prompt", "-i", folder)
 
     assert code == 1
     assert "0 done, 15 failed" in output
-    assert "`prompts` holds ' '; give a prompt" in output
+    assert "009.jpg: not an image" in output
+    assert "010.jpg" not in output
     assert "and 5 more, in results/count_by_prompt/failures.jsonl" in output
 
 
@@ -176,7 +225,7 @@ def test_a_blank_prompt_fails_for_every_image(run, folder):
         (["no_such"], "no workflow no_such; name a file, or one of: alert_when_present"),
         (["broken.json"], "broken.json is not JSON"),
         (["list.json"], "list.json holds no workflow definition"),
-        (["count_by_prompt", "--promts", "star"], "no parameter `promts`; it has prompts, model"),
+        (["count_by_prompt", "--promts", "star"], "no parameter `promts`; it has prompts, confidence, model"),
         (["count_by_prompt", "star"], "'star' belongs to no parameter"),
         (["count_by_prompt", "--prompts"], "`prompts` is given no value"),
         (["count_by_prompt", "--model", "a", "b"], "`model` takes one value"),
@@ -186,7 +235,7 @@ def test_a_blank_prompt_fails_for_every_image(run, folder):
             ["prompts_per_image", "--prompts", "star"],
             "`prompts` is 'star'; give an object such as {\"image.jpg\"",
         ),
-        (["count_by_prompt", "-i", "nowhere"], "no image or video"),
+        (["count_by_prompt", "-i", "nowhere"], "nowhere does not exist"),
         (["unknown_block.json"], "the workflow cannot be run"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import base64
 import re
+import shutil
 import socket
 from urllib.parse import urlparse
 
@@ -15,6 +16,7 @@ from inference_sdk.http.errors import HTTPCallErrorError
 
 from tests.scenes import image_bgr, recall, true_boxes
 from tests.workflows.definitions import DETECTION_OUTPUTS, detection_step, detection_workflow, workflow
+from workflow_blocks.bundled_model import demo_model_folder
 from workflow_blocks.running.definitions import read_definition, workflow_names
 
 SCENE = 1
@@ -92,6 +94,21 @@ def test_an_image_behind_a_url(front_server, serve_folder, image_file):
 
     assert answer.status_code == 200, answer.text
     (result,) = answer.json()["outputs"]
+    assert_shapes_found(result)
+
+
+@pytest.mark.parametrize(
+    "name", ["caf\u00e9", "\u043c\u043e\u0434\u0435\u043b\u044c", "\u6a21\u578b" * 40 + "/a, b"]
+)
+def test_a_package_in_a_folder_of_any_name(client, tmp_path, name):
+    shutil.copytree(demo_model_folder(), tmp_path / name)
+
+    (result,) = client.run_workflow(
+        specification=detection_workflow(model_version=str(tmp_path / name)),
+        images={"image": image_bgr(SCENE)},
+        parameters={"prompts": ["shape"]},
+    )
+
     assert_shapes_found(result)
 
 
@@ -185,7 +202,7 @@ def from_a_step():
                 "/no/such/package": ["no model_config.json", "give the folder of a package"],
                 "/": ["no model_config.json"],
                 "a/b/c": ["is invalid", "give the id of a Moondream2"],
-                "moondream2/no_such": ["cannot be loaded", "give the id of a Moondream2"],
+                "moondream2/no_such": ["cannot be fetched", "set OFFLINE_MODE=False"],
                 "../" * 100: ["is not a model package"],
             }.items()
         ),

@@ -1,25 +1,31 @@
 """Reads workflow definitions: bundled ones by name, others from files."""
 
-import json
 from pathlib import Path
 from typing import Any
 
+from workflow_blocks.json_file import read_json
 from workflow_blocks.running.errors import RunError
 
 
 def read_definition(name: str) -> dict[str, Any]:
     """Reads a bundled definition by its name, or a definition's file.
 
+    A file may start with a byte order mark. It may hold the definition itself, or an object with the
+    definition as `specification`, as Roboflow's app exports it.
+
     Raises:
         RunError: there is no such file, or it holds no definition.
     """
     file = workflow_file(name) if name in workflow_names() else Path(name)
-    if not file.is_file():
-        raise RunError(f"no workflow {name}; name a file, or one of: {', '.join(workflow_names())}")
     try:
-        definition = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RunError(f"{file} is not JSON: {error}") from error
+        is_there = file.is_file()
+    except OSError as error:
+        raise RunError(f"{file} cannot be read: {error.strerror}") from error
+    if not is_there:
+        raise RunError(f"no workflow {name}; name a file, or one of: {', '.join(workflow_names())}")
+    definition = read_json(file, RunError)
+    if isinstance(definition, dict) and "steps" not in definition:
+        definition = definition.get("specification", definition)
     if not isinstance(definition, dict):
         raise RunError(f"{file} holds no workflow definition")
     return definition

@@ -4,27 +4,47 @@ What this adds to that command line:
 
 - Tables and datasets have the images' own names.
 - One engine serves all images, so that a sink which appends to a log writes one file, not one for each image.
-- Unreadable files are skipped and listed, and set the exit code.
+- Damaged and incomplete files are skipped and listed, and set the exit code.
 - Unknown parameters are refused.
-- Results of different parameters are never mixed.
+- Results of different parameters are never mixed, and a file whose content changed is processed again.
+- Nothing is written over or removed but what an earlier run has made.
 """
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from workflow_blocks.image_files import MAX_BYTES, ImageFileError, decode_image
 from workflow_blocks.inference_host.engine import make_engine, make_model_manager
-from workflow_blocks.running.errors import FileError, RunError
-from workflow_blocks.running.files import VIDEO_SUFFIXES
-from workflow_blocks.running.parameters import BATCH_INPUT, ParameterError, image_input
+from workflow_blocks.installation import is_inference_missing
+from workflow_blocks.running.errors import FileError, RunError, definition_problem, reason_of
+from workflow_blocks.running.files import VIDEO_SUFFIXES, shown
+from workflow_blocks.running.output import OutputFolder, Record, refuse_inputs_inside
+from workflow_blocks.running.parameters import (
+    BATCH_INPUT,
+    IMAGE_NAME_PARAMETER,
+    ParameterError,
+    check_values,
+    directory_fields,
+    directory_parameters,
+    image_input,
+)
+from workflow_blocks.running.settings import check_settings
+from workflow_blocks.running.video_files import is_cut_off
 
-# A workflow that has a parameter of this name gets the name of each file in it.
-IMAGE_NAME_PARAMETER = "image_name"
+# Wraps the files to show progress, as `tqdm.tqdm` does.
+Track = Callable[[Sequence[Path]], Iterable[Path]]
+
+_Process = Callable[[Path, bytes | None, Path], None]
 
 
 @dataclass(frozen=True)
@@ -38,111 +58,186 @@ class Run:
 
 @dataclass(frozen=True)
 class RunResult:
-    """How many files have results, how many of them from an earlier run, and why the others failed."""
+    """What has become of the files.
 
-    n_done: int
+    Attributes:
+        results: the folder of the results of each file that has them.
+        n_done_before: how many of them are from an earlier run.
+        failures: why the others failed.
+        records: all files that have results in the output folder, also those of other inputs.
+    """
+
+    results: dict[Path, Path]
     n_done_before: int
-    failures: dict[str, str]
+    failures: dict[Path, str]
+    records: list[Record]
 
 
-def run_over_files(run: Run, files: Sequence[Path], again: bool = False) -> RunResult:
+def run_over_files(
+    run: Run, files: Sequence[Path], again: bool = False, track: Track | None = None
+) -> RunResult:
     """Runs a workflow over the files that have no results yet.
 
-    Results lie in `<output>/<file name>/`.
+    Results are in `<output>/<file name>/`; if that name is taken, a hash is added to it.
 
     Args:
         run: what to run.
-        files: images and videos; their names must differ.
-        again: whether to process all files again, rather than to continue an earlier run.
+        files: images and videos.
+        again: whether to remove all results and start anew, rather than to continue an earlier run.
+        track: wraps the files, to show progress; by default, a bar in the terminal shows it.
 
     Raises:
-        RunError: the workflow cannot run with these parameters, or the folder holds results of another run.
+        RunError: the workflow cannot run, or the results cannot be written there.
+        ParameterError: a step refuses the value of a parameter.
+        SettingsError: a `MOONDREAM2_*` variable is invalid.
     """
-    console = Console(highlight=False)
-    run.output.mkdir(parents=True, exist_ok=True)
-    _claim_output(run, again)
+    console = Console(highlight=False, quiet=track is not None)
+    sink_folders = _sink_folders(run)
+    refuse_inputs_inside([run.output, *sink_folders], files)
+    output = OutputFolder(run.output, sink_folders)
     with console.status("Starting Inference (its imports take a while)..."):
+        check_settings()
         process = _make_processor(run)
-    from inference_cli.lib.workflows.common import denote_image_processed, open_progress_log
+    output.open({"parameters": run.parameters, "definition": run.definition}, again)
+    results: dict[Path, Path] = {}
+    failures: dict[Path, str] = {}
+    n_done_before = 0
+    with ExitStack() as stack:
+        if track is None:
+            bar = stack.enter_context(progress_bar(console))
+            track = partial(bar.track, description="Processing")
+        try:
+            for path in track(files):
+                try:
+                    n_done_before += not _process_if_new(path, output, process)
+                    results[path] = output.results_of(path)
+                except Exception as error:  # whatever one file does, the others are processed
+                    failures[path] = reason_of(error)
+        finally:
+            output.note_files_of_sinks()
+    return RunResult(results, n_done_before, failures, output.records)
 
-    log, done_before = open_progress_log(str(run.output))
-    todo = [path for path in files if path.name not in done_before]
-    failures: dict[str, str] = {}
-    with log, _progress_bar(console) as progress:
-        for path in progress.track(todo, description="Processing"):
-            try:
-                process(path)
-                denote_image_processed(log, str(path))
-            except FileError as failure:
-                failures[path.name] = str(failure)
-    return RunResult(len(files) - len(failures), len(files) - len(todo), failures)
 
-
-def _progress_bar(console: Console) -> Progress:
+def progress_bar(console: Console) -> Progress:
+    """How commands show how many files are done, and when the rest will be."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=console)
 
 
-def _claim_output(run: Run, again: bool) -> None:
-    """Notes what the results come from, so that results of two definitions or parameters are never mixed."""
-    claim = run.output / "run.json"
-    this = json.dumps({"parameters": run.parameters, "definition": run.definition}, indent=2) + "\n"
-    if again:
-        (run.output / "progress.log").unlink(missing_ok=True)
-    elif claim.exists() and claim.read_text() != this:
-        raise RunError(
-            f"{run.output} holds results of another workflow or other parameters (see {claim}); "
-            "give another --output, or --again to replace them"
-        )
-    claim.write_text(this)
+def _sink_folders(run: Run) -> list[Path]:
+    """The folders that the workflow's steps write to, as far as the definition and the parameters tell."""
+    defaults = directory_parameters(run.definition)
+    given = [run.parameters.get(name, default) for name, default in defaults.items()]
+    fixed = [value for value in directory_fields(run.definition) if not value.startswith("$")]
+    return [Path(os.path.expanduser(name)) for name in (*given, *fixed) if isinstance(name, str)]  # noqa: PTH111
 
 
-def _make_processor(run: Run) -> Callable[[Path], None]:
-    """Compiles the workflow; the result processes one file and raises `FileError` if it cannot."""
-    from inference.core.workflows.errors import WorkflowError
+def _process_if_new(path: Path, output: OutputFolder, process: _Process) -> bool:
+    """Returns False if the file has results already."""
+    is_video = path.suffix.lower() in VIDEO_SUFFIXES
+    content = None if is_video else _read(path)
+    digest = _hash_of_file(path) if content is None else hashlib.sha256(content).hexdigest()
+    if output.is_done(path, digest):
+        return False
+    with output.writing(path, digest) as folder:
+        process(path, content, folder)
+    return True
 
+
+def _read(path: Path) -> bytes:
+    if path.stat().st_size > MAX_BYTES:
+        raise FileError(f"larger than {MAX_BYTES:,} bytes")
+    return path.read_bytes()
+
+
+def _hash_of_file(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def _make_processor(run: Run) -> _Process:
+    """Compiles the workflow.
+
+    Returns:
+        A function of a file, its content if it is an image, and the folder for its results. It raises an
+        exception if it cannot process the file.
+
+    Raises:
+        RunError: the workflow does not compile.
+        ParameterError: a step refuses the value of a parameter.
+    """
     try:
         engine = make_engine(run.definition, make_model_manager())
         image_parameter = image_input(run.definition)
-    except (WorkflowError, ParameterError) as error:
+    except ParameterError as error:
         raise RunError(f"the workflow cannot be run: {error}") from error
+    except Exception as error:  # some wrong definitions raise KeyError and the like
+        if isinstance(error, ImportError) and is_inference_missing(error):
+            raise
+        problem = definition_problem(error, run.definition)
+        raise RunError(f"the workflow cannot be run: {problem}") from error
+    check_values(engine._engine._compiled_workflow.input_substitutions, run.definition, run.parameters)
 
-    def process(path: Path) -> None:
-        if path.suffix.lower() in VIDEO_SUFFIXES:
-            _process_video(run, path, image_parameter)
+    def process(path: Path, content: bytes | None, folder: Path) -> None:
+        if content is None:
+            _process_video(run, path, image_parameter, folder)
         else:
-            _process_image(run, engine, path, image_parameter)
+            _process_image(run, engine, path, content, image_parameter, folder)
 
     return process
 
 
-def _process_image(run: Run, engine: Any, path: Path, image_parameter: str) -> None:
-    import cv2
-    from inference.core.workflows.errors import WorkflowError
+def _process_image(
+    run: Run, engine: Any, path: Path, content: bytes, image_parameter: str, folder: Path
+) -> None:
     from inference_cli.lib.workflows.common import dump_image_processing_results
 
-    image = cv2.imread(str(path))
-    if image is None:
-        raise FileError("not an image that OpenCV can read")
-    inputs = _parameters_of(run, path) | {image_parameter: image}
     try:
-        (outputs,) = engine.run(runtime_parameters=inputs, serialize_results=True)
-    except WorkflowError as error:
-        raise FileError(str(error.inner_error or error)) from error
-    dump_image_processing_results(outputs, str(path), str(run.output), save_image_outputs=True)
-    _check_sinks(run.definition, outputs)
+        image = decode_image(content)
+    except ImageFileError as error:
+        raise FileError(str(error)) from error
+    inputs = _parameters_of(run, path) | {image_parameter: image}
+    (outputs,) = engine.run(runtime_parameters=inputs, serialize_results=True)
+    written = dump_image_processing_results(outputs, folder.name, str(folder.parent), save_image_outputs=True)
+    for pictures in written.image_outputs.values():
+        for picture in pictures:
+            if not Path(picture).is_file():
+                raise FileError(f"OpenCV cannot write {Path(picture).name}")
+    check_sinks(run.definition, outputs)
 
 
-def _check_sinks(definition: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
-    """Raises `FileError` if a workflow output with a sink's `error_status` is true."""
-    selectors = {entry.get("selector"): entry["name"] for entry in definition["outputs"]}
-    for selector, name in selectors.items():
-        step, _, output = str(selector).rpartition(".")
-        if output == "error_status" and outputs.get(name) is True:
-            message = outputs.get(
-                selectors.get(f"{step}.message", ""), "the workflow has no output for the reason"
-            )
-            raise FileError(f"{name}: {message}")
+def check_sinks(definition: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
+    """Checks the status of the sinks among a workflow's outputs.
+
+    Raises:
+        FileError: a sink failed.
+    """
+    for name, message in sink_outputs(definition, "error_status").items():
+        if is_true(outputs.get(name)):
+            raise FileError(f"{name}: {outputs.get(message, 'the workflow has no output for the reason')}")
+
+
+def sink_outputs(definition: Mapping[str, Any], status: str) -> dict[str, str]:
+    """The workflow's outputs that give a status of a sink, each with the output of that sink's message.
+
+    Args:
+        definition: the workflow.
+        status: what sinks call it: `error_status` or `throttling_status`.
+    """
+    names = {str(entry.get("selector")): entry["name"] for entry in definition["outputs"]}
+    return {
+        name: names.get(f"{selector.rpartition('.')[0]}.message", "")
+        for selector, name in names.items()
+        if selector.endswith(f".{status}")
+    }
+
+
+def is_true(output: object) -> bool:
+    """Whether an output is true, or one of its items if crops or slices made it a list."""
+    return any(map(is_true, output)) if isinstance(output, list) else output is True
 
 
 def _parameters_of(run: Run, path: Path) -> dict[str, Any]:
@@ -155,27 +250,55 @@ def _parameters_of(run: Run, path: Path) -> dict[str, Any]:
                 raise FileError(f"`{name}` has no value for it")
             parameters[name] = [parameters[name][path.name]]
         elif name == IMAGE_NAME_PARAMETER:
-            parameters.setdefault(name, path.name)
+            parameters.setdefault(name, shown(Path(path.name)))
     return parameters
 
 
-def _process_video(run: Run, path: Path, image_parameter: str) -> None:
+def _process_video(run: Run, path: Path, image_parameter: str, folder: Path) -> None:
     from inference_cli.lib.workflows.entities import OutputFileType
     from inference_cli.lib.workflows.video_adapter import process_video_with_workflow
 
+    if is_cut_off(path):
+        raise FileError("incomplete: the file is shorter than its container says")
     parameters = _parameters_of(run, path)
-    try:
-        details = process_video_with_workflow(
-            input_video_path=str(path),
-            output_directory=str(run.output / path.name),
-            output_file_type=OutputFileType.CSV,
-            workflow_specification=run.definition,
-            workflow_parameters=parameters,
-            image_input_name=image_parameter,
-        )
-    except Exception as error:  # OpenCV, Inference and supervision raise many types for an unreadable video
-        raise FileError(str(error)) from error
+    failures: list[FileError] = []
+
+    def check_sinks_of_frame(outputs: Any, _: Any) -> None:
+        try:
+            check_sinks(run.definition, outputs or {})
+        except FileError as failure:
+            failures.append(failure)
+
+    with _name_for_opencv(path) as name:
+        try:
+            details = process_video_with_workflow(
+                input_video_path=name,
+                output_directory=str(folder),
+                output_file_type=OutputFileType.CSV,
+                workflow_specification=run.definition,
+                workflow_parameters=parameters,
+                image_input_name=image_parameter,
+                on_prediction=check_sinks_of_frame,
+            )
+        except Exception as error:  # OpenCV, Inference and supervision raise many types
+            raise FileError(reason_of(error)) from error
     if details.processing_errors:
         raise FileError(str(details.processing_errors[0]))
     if details.structured_results_file is None:
         raise FileError("not a video that OpenCV can read: it has no frame")
+    if failures:
+        raise failures[0]
+
+
+@contextmanager
+def _name_for_opencv(path: Path) -> Iterator[str]:
+    """A name of a file that OpenCV can open: it crashes at names that are not UTF-8."""
+    try:
+        str(path.resolve()).encode()
+    except UnicodeError:
+        with tempfile.TemporaryDirectory(prefix="workflow-blocks-") as folder:
+            link = Path(folder) / f"video{path.suffix.lower()}"
+            link.symlink_to(path.resolve())
+            yield str(link)
+    else:
+        yield str(path.resolve())

@@ -1,10 +1,10 @@
 """Summarizes the results of a run over files."""
 
+import csv
+import io
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -12,69 +12,97 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from workflow_blocks.running.folder import Run, RunResult
+from workflow_blocks.datasets.atomic_files import write_atomically
+from workflow_blocks.running.files import shown
+from workflow_blocks.running.folder import Run, RunResult, is_true, sink_outputs
+from workflow_blocks.running.output import FAILURES_FILE, TABLE_FILE
 
-MAX_FAILURES_SHOWN = 10
-FAILURES_FILE = "failures.jsonl"
+MAX_NAMES_SHOWN = 10
+_RESULTS_FILE = "results.json"
 
 
 def write_summary(run: Run, result: RunResult) -> None:
     """Writes a row for each image (`aggregated_results.csv`) and a line for each file that failed."""
-    from inference_cli.lib.workflows.common import aggregate_batch_processing_results
-    from inference_cli.lib.workflows.entities import OutputFileType
+    rows = []
+    for record in result.records:
+        outputs = _outputs_in(run.output / record.results)
+        if outputs is not None:
+            file = Path(record.file)
+            rows.append(outputs | {"image": shown(Path(file.name)), "input_file": shown(file)})
+    columns = dict.fromkeys(column for row in rows for column in row)
+    table = io.StringIO()
+    writer = csv.DictWriter(table, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({column: _cell(value) for column, value in row.items()} for row in rows)
+    failures = [
+        json.dumps({"file": shown(Path(path.name)), "cause": reason})
+        for path, reason in result.failures.items()
+    ]
+    _write(run.output / TABLE_FILE, table.getvalue())
+    _write(run.output / FAILURES_FILE, "".join(f"{line}\n" for line in failures))
 
-    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
-        aggregate_batch_processing_results(str(run.output), OutputFileType.CSV)
-    lines = [json.dumps({"file": name, "cause": reason}) for name, reason in result.failures.items()]
-    (run.output / FAILURES_FILE).write_text("".join(f"{line}\n" for line in lines))
 
-
-def print_summary(console: Console, run: Run, result: RunResult) -> None:
-    """Prints which files failed and why, how many are done, and where the results are."""
-    output, failures = escape(str(run.output)), result.failures
-    for name, reason in list(failures.items())[:MAX_FAILURES_SHOWN]:
-        console.print(f"[red]Failed: {escape(f'{name}: {reason}')}[/red]", soft_wrap=True)
-    if len(failures) > MAX_FAILURES_SHOWN:
-        rest = len(failures) - MAX_FAILURES_SHOWN
+def print_summary(console: Console, run: Run, result: RunResult, skipped: Mapping[Path, str]) -> None:
+    """Prints which files were skipped or failed and why, how many are done, and where the results are."""
+    output = escape(str(run.output))
+    for note in (*_notes_on_sinks(run, result), *_notes_on_commas(run, result)):
+        console.print(f"[yellow]{escape(note)}[/yellow]", soft_wrap=True)
+    for reason in dict.fromkeys(skipped.values()):
+        names = [shown(Path(path.name)) for path in skipped if skipped[path] == reason]
+        more = f" and {len(names) - MAX_NAMES_SHOWN} more" if len(names) > MAX_NAMES_SHOWN else ""
+        names_shown = escape(", ".join(names[:MAX_NAMES_SHOWN]))
+        console.print(f"Skipped {len(names)} ({reason}): {names_shown}{more}", soft_wrap=True)
+    for path, reason in list(result.failures.items())[:MAX_NAMES_SHOWN]:
+        problem = escape(_encodable(f"{shown(Path(path.name))}: {reason}"))
+        console.print(f"[red]Failed: {problem}[/red]", soft_wrap=True)
+    if len(result.failures) > MAX_NAMES_SHOWN:
+        rest = len(result.failures) - MAX_NAMES_SHOWN
         console.print(f"[red]... and {rest} more, in {output}/{FAILURES_FILE}[/red]")
     before = f", {result.n_done_before} of them before" if result.n_done_before else ""
     console.print(
-        f"[bold]{result.n_done} done{before}, {len(failures)} failed. Results in {output}/[/bold]\n"
+        f"[bold]{len(result.results)} done{before}, {len(result.failures)} failed. "
+        f"Results in {output}/[/bold]\n"
         "  <file name>/              JSON and pictures; for a video, a table and videos\n"
-        "  aggregated_results.csv    one row per image",
+        f"  {TABLE_FILE}    one row per image",
         soft_wrap=True,
     )
 
 
-def counts_by_prompt(run: Run) -> Table | None:
-    """How many boxes each prompt found in all images; None if the workflow has no output `counts`."""
+def count_boxes(result: RunResult) -> dict[str, tuple[int, int]]:
+    """How many boxes of each class all images have, and in how many images; by the outputs `counts`."""
     boxes: Counter[str] = Counter()
     images: Counter[str] = Counter()
-    for _, outputs in _results(run):
+    for _, outputs in outputs_of(result):
         counts = outputs.get("counts")
         if isinstance(counts, dict):
             boxes.update(counts)
-            images.update({prompt: int(count > 0) for prompt, count in counts.items()})
-    if not boxes:
+            images.update({name: int(count > 0) for name, count in counts.items()})
+    return {name: (count, images[name]) for name, count in boxes.items()}
+
+
+def counts_by_class(result: RunResult) -> Table | None:
+    """The same as a table; None if the workflow has no output `counts`."""
+    counts = count_boxes(result)
+    if not counts:
         return None
-    table = Table("prompt", "boxes", "in images")
-    for prompt, count in boxes.items():
-        table.add_row(escape(prompt), str(count), str(images[prompt]))
+    table = Table("class", "boxes", "in images")
+    for name, (boxes, images) in counts.items():
+        table.add_row(escape(_encodable(name)), str(boxes), str(images))
     return table
 
 
-def detections_by_image(run: Run) -> Table:
-    """What each prompt found in each image, of a workflow with the outputs `predictions` and `counts`."""
-    table = Table("image", "prompt", "count", "confidence")
+def detections_by_image(result: RunResult) -> Table:
+    """The boxes of each class in each image, of a workflow with the outputs `predictions` and `counts`."""
+    table = Table("image", "class", "count", "confidence")
     for column in table.columns[2:]:
         column.justify = "right"
-    for name, outputs in _results(run):
+    for path, outputs in outputs_of(result):
         found = outputs["predictions"]["predictions"]
-        for row, (prompt, count) in enumerate(outputs["counts"].items()):
-            confidences = [f"{box['confidence']:.2f}" for box in found if box["class"] == prompt]
+        for row, (name, count) in enumerate(outputs["counts"].items()):
+            confidences = [f"{box['confidence']:.2f}" for box in found if box["class"] == name]
             table.add_row(
-                escape(name) if row == 0 else "",
-                escape(prompt),
+                escape(shown(Path(path.name))) if row == 0 else "",
+                escape(_encodable(name)),
                 str(count),
                 ", ".join(confidences) or "-",
                 end_section=row == len(outputs["counts"]) - 1,
@@ -82,9 +110,59 @@ def detections_by_image(run: Run) -> Table:
     return table
 
 
-def _results(run: Run) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The name of each image that was processed, and the workflow's outputs for it."""
-    for name in (run.output / "progress.log").read_text().splitlines():
-        file = run.output / name / "results.json"
-        if file.is_file():
-            yield name, json.loads(file.read_text())
+def _notes_on_sinks(run: Run, result: RunResult) -> Iterator[str]:
+    """What sinks did not send or write because of their cooldown."""
+    for name, message in sink_outputs(run.definition, "throttling_status").items():
+        throttled = [outputs for _, outputs in outputs_of(result) if is_true(outputs.get(name))]
+        if throttled:
+            reason = throttled[0].get(message) or "the sink's cooldown applies"
+            yield (
+                f"{name} in {len(throttled)} of {len(result.results)}: {reason}. "
+                "A cooldown of 0 seconds leaves out none."
+            )
+
+
+def _notes_on_commas(run: Run, result: RunResult) -> Iterator[str]:
+    """Hints at words that contain a comma and, as far as the workflow counts, found nothing."""
+    found: Counter[str] = Counter()
+    for _, outputs in outputs_of(result):
+        counts = outputs.get("counts")
+        found.update(counts if isinstance(counts, dict) else {})
+    for name, value in run.parameters.items():
+        for text in _texts(value):
+            if name.endswith("prompts") and "," in text and not found[text.strip()]:
+                several = " ".join(f'"{part.strip()}"' for part in text.split(",") if part.strip())
+                yield f"{text!r} is one prompt. For several prompts write --{name} {several}"
+
+
+def _texts(value: object) -> list[str]:
+    """The prompts in a parameter: a text, a list, or a dictionary of texts and lists."""
+    items = value.values() if isinstance(value, dict) else [value]
+    texts = [text for item in items for text in (item if isinstance(item, list) else [item])]
+    return [text for text in texts if isinstance(text, str)]
+
+
+def outputs_of(result: RunResult) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Each image that has results, and the workflow's outputs for it."""
+    for path, folder in result.results.items():
+        outputs = _outputs_in(folder)
+        if outputs is not None:
+            yield path, outputs
+
+
+def _outputs_in(folder: Path) -> dict[str, Any] | None:
+    """The workflow's outputs for an image; None for a video."""
+    file = folder / _RESULTS_FILE
+    return json.loads(file.read_bytes()) if file.is_file() else None
+
+
+def _cell(value: object) -> object:
+    return json.dumps(value) if isinstance(value, (list, dict)) else value
+
+
+def _encodable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _write(path: Path, text: str) -> None:
+    write_atomically(path, _encodable(text).encode())

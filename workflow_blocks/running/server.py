@@ -16,7 +16,11 @@ from rich.markup import escape
 from workflow_blocks.inference_host.engine import make_model_manager
 from workflow_blocks.inference_host.runtime_choice import MEANINGS, chosen_runtime
 from workflow_blocks.inference_host.runtime_choice import SETTING as RUNTIME_SETTING
+from workflow_blocks.installation import INFERENCE_MISSING, is_inference_missing, server_requirement
+from workflow_blocks.moondream2.settings import RuntimeSettings, load_settings
 from workflow_blocks.running.definitions import read_definition, workflow_names
+from workflow_blocks.running.playground.folder import FolderError, ReadDirectory
+from workflow_blocks.running.settings import check_settings
 
 # Folders that Inference expects in its working directory: its Docker image has them, its wheel has not.
 LANDING_FOLDERS = ("static", "_next/static")
@@ -40,7 +44,7 @@ class ServerError(Exception):
     """The server cannot start; the message says how to fix it."""
 
 
-def serve(host: str, port: int) -> None:
+def serve(host: str, port: int, read_directory: Path | None = None) -> None:
     """Serves until it is stopped by Ctrl-C or a termination signal.
 
     Inference reads its settings from the environment when it is imported, so they must be set before.
@@ -48,20 +52,25 @@ def serve(host: str, port: int) -> None:
     Args:
         host: the address to listen on.
         port: 0 takes a free one.
+        read_directory: the folder whose images the playground may read.
 
     Raises:
         ServerError: the address is in use or is not an address of this machine, the server's packages are
-            not installed, or the model cache cannot be written.
+            not installed, the model cache cannot be written, or the read directory cannot be read.
+        SettingsError: a `MOONDREAM2_*` variable is invalid.
     """
     console = Console(soft_wrap=True, highlight=False)
+    directory = _read_directory(read_directory)
     with _listen(host, port) as listener:
         shown_host = f"[{host}]" if ":" in host else host
         address = f"http://{shown_host}:{listener.getsockname()[1]}"
         with console.status("Starting Inference (its imports take a while)..."):
-            app = make_app()
+            check_settings()
+            app, model_manager = _make_app()
+            token = _add_playground(app, model_manager, listener, directory)
             install_definitions()
         try:
-            _run(app, listener, lambda: _announce(console, address))
+            _run(app, listener, lambda: _announce(console, address, token))
         except KeyboardInterrupt:
             console.print("Stopped.")
 
@@ -72,11 +81,18 @@ def make_app() -> Any:
     Raises:
         ServerError: the server's packages are not installed.
     """
+    return _make_app()[0]
+
+
+def _make_app() -> tuple[Any, Any]:
+    """The application and its model manager."""
     try:
         from inference.core.interfaces.http.http_api import HttpInterface
     except ImportError as error:
+        if is_inference_missing(error):
+            raise ServerError(INFERENCE_MISSING) from error
         raise ServerError(
-            f"{error.name or error} is missing: pip install 'moondream2-workflow-blocks[server]'"
+            f"{error.name or error} is missing: pip install '{server_requirement()}'"
         ) from error
     from inference.core.env import MAX_ACTIVE_MODELS
     from inference.core.managers.decorators.fixed_size_cache import WithFixedSizeCache
@@ -86,7 +102,26 @@ def make_app() -> Any:
     with _landing_folders():
         app = HttpInterface(model_manager).app
     _without_landing_page(app)
-    return app
+    return app, model_manager
+
+
+def _read_directory(folder: Path | None) -> ReadDirectory | None:
+    try:
+        return None if folder is None else ReadDirectory(folder)
+    except FolderError as error:
+        raise ServerError(f"{error}; give another --read-directory") from error
+
+
+def _add_playground(
+    app: Any, model_manager: Any, listener: socket.socket, directory: ReadDirectory | None
+) -> str | None:
+    """Adds the playground, and returns the token that it asks for; None on a loopback address."""
+    from workflow_blocks.running.playground.access import access_for
+    from workflow_blocks.running.playground.routes import add_playground
+
+    access = access_for(listener.getsockname()[0])
+    add_playground(app, model_manager, access, directory)
+    return access.token
 
 
 def install_definitions() -> None:
@@ -170,7 +205,21 @@ def _run(app: Any, listener: socket.socket, when_ready: Callable[[], None]) -> N
     Server(uvicorn.Config(app, log_level="warning", access_log=True)).run(sockets=[listener])
 
 
-def _announce(console: Console, address: str) -> None:
+def _meaning_of_dtype(settings: RuntimeSettings) -> str:
+    from inference_models.configuration import DEFAULT_DEVICE
+
+    device = settings.device_or(DEFAULT_DEVICE)
+    if settings.dtype != "auto":
+        return f"on {device}"
+    large, small = (
+        str(settings.dtype_for(is_large, device)).removeprefix("torch.") for is_large in (True, False)
+    )
+    if large == small:
+        return f"models run in {large} on {device}"
+    return f"large models run in {large} on {device}, small ones in {small}"
+
+
+def _announce(console: Console, address: str, token: str | None) -> None:
     from inference.core import env
 
     console.print("Settings (environment variables of Inference):")
@@ -180,6 +229,12 @@ def _announce(console: Console, address: str) -> None:
     choice = chosen_runtime()
     console.print("Settings of this plugin:")
     console.print(f"  {RUNTIME_SETTING}={choice}  [dim]moondream2/... ids run on {MEANINGS[choice]}[/dim]")
+    settings = load_settings()
+    crops = "the model's own" if settings.max_crops is None else settings.max_crops
+    console.print(f"  MOONDREAM2_DTYPE={settings.dtype}  [dim]{_meaning_of_dtype(settings)}[/dim]")
+    console.print(f"  MOONDREAM2_MAX_CROPS={crops}  [dim]the most crops that an image is cut into[/dim]")
+    for name in sorted(settings.model_fields_set - {"dtype", "max_crops"}):
+        console.print(f"  MOONDREAM2_{name.upper()}={escape(str(getattr(settings, name)))}")
     if not env.USE_INFERENCE_MODELS:
         console.print(
             f"  USE_INFERENCE_MODELS=False: {RUNTIME_SETTING} has no effect, and local packages do not load"
@@ -188,4 +243,6 @@ def _announce(console: Console, address: str) -> None:
         console.print("  MOONDREAM2_API_URL is set: this plugin's block sends its images to another server")
     console.print(f"Workflows that clients can run as {address}/local/workflows/<name>:")
     console.print(f"  {', '.join(workflow_names())}")
+    secret = "" if token is None else f"#token={token}"
+    console.print(f"Playground: {address}/playground{secret}")
     console.print(f"[bold]Ready: {address}[/bold] (API documentation: {address}/docs). Press Ctrl-C to stop.")
