@@ -10,15 +10,25 @@ BLOCKS_SOURCE = "workflows_core"
 
 
 def load_blocks() -> "list[type[WorkflowBlock]]":
-    """The blocks of this plugin, as Inference asks for them.
+    """The blocks of this plugin, as Inference asks for them, without those that the operator disables.
 
-    It also registers this plugin's model class with Inference, so that blocks run on it.
+    `WORKFLOW_DISABLED_BLOCK_TYPES` and `WORKFLOW_DISABLED_BLOCK_PATTERNS` apply as they do to core blocks. It
+    also registers this plugin's model class with Inference, so that blocks run on it.
     """
     # Imported here, so that importing the package (for its runtime, say) stays light.
+    from inference.core.workflows.core_steps.loader import _should_filter_block as is_disabled
+
     from workflow_blocks.blocks.detections_dataset_export.v1 import DetectionsDatasetExportBlockV1
     from workflow_blocks.blocks.detections_table.v1 import DetectionsTableBlockV1
+    from workflow_blocks.blocks.moondream2.v1 import Moondream2BlockV1
     from workflow_blocks.blocks.moondream2_prompt_detection.v1 import Moondream2PromptDetectionBlockV1
     from workflow_blocks.inference_host.registry import register
 
     register()
-    return [Moondream2PromptDetectionBlockV1, DetectionsTableBlockV1, DetectionsDatasetExportBlockV1]
+    blocks = [
+        Moondream2PromptDetectionBlockV1,
+        Moondream2BlockV1,
+        DetectionsTableBlockV1,
+        DetectionsDatasetExportBlockV1,
+    ]
+    return [block for block in blocks if not is_disabled(block)]

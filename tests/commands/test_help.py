@@ -7,6 +7,18 @@ from workflow_blocks.commands.app import app
 from workflow_blocks.running.definitions import read_definition, workflow_names
 from workflow_blocks.running.parameters import parameter_inputs
 
+COMMANDS = [
+    "demo",
+    "run",
+    "run-cluster",
+    "serve",
+    "build-model",
+    "compare",
+    "benchmark",
+    "evaluate",
+    "export-dataset",
+]
+
 
 def help_of(*arguments):
     result = CliRunner().invoke(app, [*arguments, "--help"], env={"COLUMNS": "120"})
@@ -14,12 +26,20 @@ def help_of(*arguments):
     return result.output
 
 
-@pytest.mark.parametrize("command", ["demo", "run", "serve", "build-model", "compare"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_no_default_is_shown_as_none(command):
     text = help_of(command)
 
     assert "Options" in text
     assert "None" not in text
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS, "run redact_by_prompt"])
+def test_help_is_not_cut_on_a_terminal_of_80_columns(command):
+    result = CliRunner().invoke(app, [*command.split(), "--help"], env={"COLUMNS": "80"})
+
+    assert result.exit_code == 0
+    assert "…" not in result.output
 
 
 def test_the_help_of_run_lists_the_definitions():
@@ -61,6 +81,7 @@ def test_an_unknown_workflow_has_no_help():
 
     assert result.exit_code == 1
     assert "no workflow no_such" in result.output
+    assert "Usage" not in result.output
 
 
 def test_run_without_a_workflow_says_where_they_are_listed():

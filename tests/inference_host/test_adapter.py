@@ -12,6 +12,7 @@ from tests.scenes import image_bgr
 from tests.stand_ins import GOLDEN, checkpoint_with_text
 from workflow_blocks.inference_host.adapter import TASKS
 from workflow_blocks.inference_host.model_package import write_package_files
+from workflow_blocks.package_ids import id_of_package
 
 DEMO = "moondream2-demo"
 
@@ -78,6 +79,7 @@ def test_a_core_step_gets_real_confidences(run_workflow):
 
 def test_every_task_is_reached_by_its_name(talking, model_manager, golden_image):
     arguments = {
+        "encode_images": {},
         "detect": {"classes": ["red circle"]},
         "point": {"classes": ["red circle"]},
         "query": {"question": "what is this?", "max_new_tokens": 5},
@@ -93,6 +95,8 @@ def test_every_task_is_reached_by_its_name(talking, model_manager, golden_image)
         for task, options in arguments.items()
     }
 
+    (encoded,) = results["encode_images"]
+    assert encoded.image_dimensions == golden_image.shape[:2]
     assert len(results["detect"][0].xyxy) > 0
     assert results["point"][0].xy.shape[1] == 2
     assert results["query"] == [results["answer"][0][0].text.strip()]
@@ -100,9 +104,9 @@ def test_every_task_is_reached_by_its_name(talking, model_manager, golden_image)
     assert sum(scored.probability for scored in results["classify"][0][0]) == pytest.approx(1, abs=1e-4)
 
 
-@pytest.mark.parametrize("task", ["", "__init__", "from_pretrained", "_find", "about_", "encode_images", 5])
+@pytest.mark.parametrize("task", ["", "__init__", "from_pretrained", "_find", "about_", "to_arrays", 5])
 def test_other_methods_are_not_reached(demo, task):
-    with pytest.raises(ModelInputError, match="give one of detect, point"):
+    with pytest.raises(ModelInputError, match="give one of encode_images, detect, point"):
         demo.run_tensor_native_inference(DEMO, images=[image_bgr(1)], task=task)
 
 
@@ -111,17 +115,19 @@ def test_a_model_says_what_runs_it(demo):
         "runtime": "workflow_blocks",
         "device": "cpu",
         "dtype": "float32",
+        "max_crops": "6",
     }
 
 
-def test_the_bundled_model_needs_the_setting(model_manager, monkeypatch):
+@pytest.mark.parametrize("model_id", [DEMO, id_of_package("/\u6a21\u578b")])
+def test_a_local_package_needs_the_setting(model_manager, monkeypatch, model_id):
     monkeypatch.setattr(
         "workflow_blocks.inference_host.adapter.ALLOW_INFERENCE_MODELS_DIRECTLY_ACCESS_LOCAL_PACKAGES", False
     )
     from workflow_blocks.inference_host.adapter import Moondream2Adapter
 
     with pytest.raises(ClientCausedStepExecutionError) as raised:
-        Moondream2Adapter(DEMO)
+        Moondream2Adapter(model_id)
 
     assert "ALLOW_INFERENCE_MODELS_DIRECTLY_ACCESS_LOCAL_PACKAGES=True" in raised.value.public_message
     assert raised.value.status_code == 400

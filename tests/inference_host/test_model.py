@@ -1,9 +1,13 @@
 """The door for Inference, and Inference coming through it."""
 
 import json
+import math
 import re
 import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from inspect import signature
 
 import cv2
 import numpy as np
@@ -31,6 +35,66 @@ def image_bgr(golden_folder):
 def expected(golden_folder):
     cases = json.loads((golden_folder / "expected_detections.json").read_text())
     return {case["prompt"]: case["objects"] for case in cases if case["image"] == "images/0_300x200.png"}
+
+
+@pytest.mark.parametrize("size", [(40, 30), (500, 900)])
+def test_images_in_either_order_of_channels_are_encoded_alike(model, size):
+    rgb = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    bgr = np.ascontiguousarray(rgb[..., ::-1])
+    tensor = torch.from_numpy(rgb).permute(2, 0, 1)
+    forms = [
+        (rgb, "rgb"),
+        (bgr, "bgr"),
+        (bgr, None),
+        (rgb[:, :, ::-1], None),
+        (tensor, None),
+        (tensor.flip(0), "bgr"),
+        ([tensor, bgr], None),
+        ([bgr, tensor], None),
+    ]
+
+    encoded = [model.encode_images(images, color_format)[0] for images, color_format in forms]
+
+    for image in encoded[1:]:
+        own, expected = image.moondream_encoded_image, encoded[0].moondream_encoded_image
+        torch.testing.assert_close(own.prefix, expected.prefix, rtol=0, atol=1e-5)
+
+
+MEMORY = """
+import sys, threading, time
+import numpy as np
+from workflow_blocks.inference_host.model import Moondream2Model
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+model = Moondream2Model.from_pretrained(sys.argv[1], device="cpu")
+model.detect([np.zeros((2000, 2000, 3), np.uint8)], ["dog"], max_new_tokens=3)
+image = np.full((12000, 12000, 3), 7, np.uint8)
+before, most, done = resident(), [0], threading.Event()
+
+def watch():
+    while not done.wait(0.002):
+        most[0] = max(most[0], resident())
+
+thread = threading.Thread(target=watch)
+thread.start()
+model.detect([image], ["dog"], max_new_tokens=3)
+done.set()
+thread.join()
+print((most[0] - before) / image.nbytes)
+"""
+
+
+@pytest.mark.long
+def test_a_large_image_is_copied_once(golden_package):
+    """Pillow's copy, with four bytes for each pixel, is the only one."""
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, str(golden_package)], capture_output=True, text=True, check=True
+    )
+
+    assert float(done.stdout.split()[-1]) < 1.8
 
 
 def test_detect_gives_clipped_boxes_in_pixels_with_class_ids(model, golden_folder, image_bgr, expected):
@@ -98,7 +162,7 @@ def test_images_together_give_the_same_as_alone(model, golden_folder, monkeypatc
         pytest.param([], "at least one", id="no images"),
         pytest.param([np.zeros((0, 4, 3), np.uint8)], "(0, 4, 3)", id="no rows"),
         pytest.param([np.zeros((4, 4, 4), np.uint8)], "(4, 4, 4)", id="four channels"),
-        pytest.param([np.zeros((4, 4), np.uint8)], "(4, 4)", id="no channels"),
+        pytest.param([np.zeros((4, 4), np.uint8)], "(4, 4)", id="grey"),
         pytest.param([np.zeros((4, 4, 3), np.float32)], "float32", id="not bytes"),
         pytest.param([torch.zeros((4, 4, 3), dtype=torch.uint8)], "(4, 4, 3)", id="channels last"),
         pytest.param([torch.zeros((1, 3, 4, 4), dtype=torch.uint8)], "(1, 3, 4, 4)", id="batch in a list"),
@@ -110,6 +174,21 @@ def test_an_image_of_another_form_is_an_input_error(model, image_bgr, images, na
         model.detect([image_bgr, *images] if images else images, ["red circle"])
 
     assert len(model.detect([image_bgr], ["red circle"], max_new_tokens=3)[0].xyxy) == 1
+
+
+@pytest.mark.parametrize(
+    ("images", "named"),
+    [
+        (np.zeros((8, 10), np.uint8), "uint8 (8, 10); give a uint8 array (H, W, 3)"),
+        (torch.zeros((8, 10), dtype=torch.uint8), "torch.uint8 (8, 10); give a uint8 tensor (3, H, W)"),
+        (np.zeros(10, np.uint8), "uint8 (10,)"),
+        (np.array(5, np.uint8), "uint8 ()"),
+        (np.zeros((1, 1, 8, 10, 3), np.uint8), "uint8 (1, 1, 8, 10, 3)"),
+    ],
+)
+def test_an_array_that_is_no_image_is_named_as_a_whole(model, images, named):
+    with pytest.raises(ModelInputError, match=re.escape(named)):
+        model.detect(images, ["red circle"])
 
 
 @pytest.mark.parametrize("classes", [[], "red circle", [""], ["red circle", "  "], [3], None])
@@ -189,11 +268,29 @@ def test_a_model_in_bfloat16_detects(golden_package, image_bgr, monkeypatch):
     assert torch.isfinite(found.confidence).all()
 
 
-@pytest.mark.parametrize(("tokens", "most"), [(3, 1), (6, 2), (1, 1), (0, 1)])
+@pytest.mark.parametrize(("tokens", "most"), [(3, 1), (6, 2), (1, 1), (5, 1)])
 def test_max_new_tokens_bounds_the_objects_of_each_class(model, image_bgr, tokens, most):
     (found,) = model.detect([image_bgr], ["red circle"], max_new_tokens=tokens)
 
     assert len(found.xyxy) == most
+
+
+@pytest.mark.parametrize("skill", ["detect", "point"])
+@pytest.mark.parametrize("tokens", [0, -1, 2.5, True, "many", math.nan])
+def test_no_objects_can_be_found_in_no_tokens(model, image_bgr, skill, tokens):
+    with pytest.raises(ModelInputError, match=r"max_new_tokens is .*; give a whole number from 1"):
+        getattr(model, skill)([image_bgr], ["red circle"], max_new_tokens=tokens)
+
+
+@pytest.mark.parametrize("skill", ["detect", "point"])
+def test_unknown_arguments_are_refused(model, image_bgr, skill):
+    with pytest.raises(TypeError, match="max_new_token'"):
+        getattr(model, skill)([image_bgr], ["red circle"], max_new_token=5)
+
+
+def test_from_pretrained_names_what_inference_asks_for():
+    """Inference passes `local_files_only` only to classes that name it."""
+    assert "local_files_only" in signature(Moondream2Model.from_pretrained).parameters
 
 
 def test_a_prompt_too_long_is_an_input_error(model, image_bgr):

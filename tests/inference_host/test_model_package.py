@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 from collections import namedtuple
 from functools import partial
@@ -16,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from tests.loopback import serving
+from workflow_blocks.blocks.common.model_version import resolve_model_version
 from workflow_blocks.commands.app import app
 from workflow_blocks.inference_host import model_package
 from workflow_blocks.inference_host.model import Moondream2Model
@@ -61,6 +63,22 @@ def build(*arguments):
     return CliRunner().invoke(app, ["build-model", *map(str, arguments)])
 
 
+def test_the_default_output_is_used_by_the_line_that_is_printed(
+    published, tmp_path, model_manager, golden_folder, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+
+    result = build("--weights", published())
+
+    (printed,) = re.findall(r'"model_version": "(.*)"', result.output)
+    assert printed == str(tmp_path / "moondream2")
+    model_id = resolve_model_version(printed)
+    model_manager.add_model(model_id=model_id, api_key=None)
+    image = cv2.imread(str(golden_folder / "images" / "0_300x200.png"))
+    (found,) = model_manager.run_tensor_native_inference(model_id, images=[image], classes=["red circle"])
+    assert len(found.xyxy) > 0
+
+
 def assert_nothing_written(output):
     assert not output.exists()
     assert not [path.name for path in output.parent.iterdir() if path.name.startswith(f".{output.name}")]
@@ -89,6 +107,33 @@ def test_a_built_package_detects_through_inferences_model_manager(
     (expected,) = Moondream2Model.from_pretrained(str(folder)).detect(**asked)
     assert len(found.xyxy) > 0
     torch.testing.assert_close(found.xyxy, expected.xyxy)
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.model.", "module.", "module._orig_mod.model._orig_mod."])
+def test_weights_as_training_saves_them_load_everywhere(
+    published, tmp_path, model_manager, golden_folder, prefix
+):
+    """The runtime, `build-model` and the server's model manager read the same names."""
+
+    def rename(weights):
+        renamed = {prefix + name.removeprefix("model."): tensor for name, tensor in weights.items()}
+        weights.clear()
+        weights.update(renamed)
+
+    folder, output = published(change=rename), tmp_path / "package"
+    image = cv2.imread(str(golden_folder / "images" / "0_300x200.png"))
+    asked = {"images": [image], "classes": ["red circle"], "max_new_tokens": 9}
+
+    result = build("--weights", folder, "--output", output)
+
+    assert result.exit_code == 0, result.output
+    (expected,) = Moondream2Model.from_pretrained(str(golden_folder)).detect(**asked)
+    (loaded,) = Moondream2Model.from_pretrained(str(folder)).detect(**asked)
+    model_manager.add_model(model_id=str(output), api_key=None)
+    (served,) = model_manager.run_tensor_native_inference(model_id=str(output), **asked)
+    assert len(expected.xyxy) > 0
+    torch.testing.assert_close(loaded.xyxy, expected.xyxy)
+    torch.testing.assert_close(served.xyxy, expected.xyxy)
 
 
 def test_weights_are_linked_and_the_rest_is_copied(published, tmp_path):

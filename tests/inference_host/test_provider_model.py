@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 from inference_models.errors import CorruptedModelPackageError
+from safetensors.torch import load_file, save_file
 
 from tests.stand_ins import (
     GOLDEN,
@@ -67,7 +68,12 @@ def test_a_package_runs_on_our_runtime_and_stays_as_it_is(tmp_path, monkeypatch,
     model = load(folder)
     (found,) = model.detect(cv2.imread(str(GOLDEN / "images/0_300x200.png")), ["red circle"])
 
-    assert model.about() == {"runtime": "workflow_blocks", "device": "cpu", "dtype": "float32"}
+    assert model.about() == {
+        "runtime": "workflow_blocks",
+        "device": "cpu",
+        "dtype": "float32",
+        "max_crops": "12",
+    }
     assert 0 < found.confidence.max() < 1
     assert files_of(folder) == before
     assert not mark.exists()
@@ -82,7 +88,9 @@ def refuse_architecture(folder):
 
 
 def refuse_sizes(folder):
-    edit_config(folder, config={})  # the released sizes, but the weights are small
+    sizes = json.loads((folder / "config.json").read_text())["config"]
+    sizes["vision"]["enc_ff_dim"] *= 2
+    edit_config(folder, config=sizes)
 
 
 def refuse_format(folder):
@@ -148,6 +156,32 @@ def cut(name):
     return damage
 
 
+def remove(name):
+    return lambda folder: (folder / name).unlink()
+
+
+def edit_weights(edit):
+    def damage(folder):
+        state = load_file(folder / "model.safetensors")
+        edit(state)
+        save_file(state, folder / "model.safetensors")
+
+    return damage
+
+
+def keep_one_part(folder):
+    """As a download leaves it that broke off; the part's name does not count the parts."""
+    state = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    save_file(dict(list(state.items())[:3]), folder / "model-a.safetensors")
+
+
+def put_nan(folder):
+    weights = load_file(folder / "model.safetensors")
+    next(iter(weights.values())).view(-1)[-1] = float("nan")
+    save_file(weights, folder / "model.safetensors")
+
+
 def remove_a_shard(folder):
     shutil.rmtree(folder)
     published_package(folder, shards=3)
@@ -158,9 +192,20 @@ def remove_a_shard(folder):
     ("damage", "named"),
     [
         pytest.param(cut("model.safetensors"), "model.safetensors is damaged", id="weights"),
+        pytest.param(put_nan, "holds values that are not finite; fetch it again", id="not a number"),
         pytest.param(cut("config.json"), "config.json", id="config"),
-        pytest.param(lambda folder: (folder / "config.json").unlink(), "config.json", id="no config"),
+        pytest.param(remove("config.json"), "config.json", id="no config"),
         pytest.param(remove_a_shard, "model-00002-of-00003", id="shard"),
+        pytest.param(
+            lambda folder: (folder / "model.safetensors").unlink(), "no model.safet", id="no weights"
+        ),
+        pytest.param(edit_weights(lambda state: state.popitem()), "missing from the weights", id="a tensor"),
+        pytest.param(keep_one_part, "missing from the weights", id="a part"),
+        pytest.param(
+            lambda folder: (folder / "config.py").write_text("class TokenizerConfig:\n    bos_id: int = ("),
+            "config.py is not a Python file",
+            id="code",
+        ),
     ],
 )
 def test_a_damaged_package_is_an_error_and_the_next_try_works(package, mark, damage, named):

@@ -99,15 +99,37 @@ def test_without_inference_models_nothing_is_replaced():
 
 
 @pytest.mark.parametrize("command", [["serve", "--port", "0"], ["run", "count_by_prompt"], ["demo"]])
-def test_an_invalid_choice_is_named_by_commands(command, monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("MOONDREAM2_RUNTIME", "fast", "='fast': give one of auto, own, inference"),
+        ("MOONDREAM2_DTYPE", "int3", "='int3': Input should be 'auto', 'float32'"),
+        ("MOONDREAM2_DEVICE", "abacus", "='abacus' is not a device of this machine"),
+        ("MOONDREAM2_WORKING_MEMORY_MB", "0", "='0': Input should be greater than 0"),
+        ("MOONDREAM2_API_TIMEOUT", "soon", " is invalid"),
+    ],
+)
+def test_an_invalid_setting_ends_a_command_before_anything_runs(
+    command, name, value, problem, monkeypatch, tmp_path
+):
     from typer.testing import CliRunner
 
     from workflow_blocks.commands.app import app
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MOONDREAM2_RUNTIME", "fast")
+    monkeypatch.setenv(name, value)
 
     result = CliRunner().invoke(app, command)
 
     assert result.exit_code == 1
-    assert "MOONDREAM2_RUNTIME='fast': give one of auto, own, inference" in result.output
+    assert f"Error: {name}{problem}" in result.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_settings_of_the_runtime_do_not_matter_where_another_server_runs_the_model(monkeypatch):
+    from workflow_blocks.running.settings import check_settings
+
+    monkeypatch.setenv("MOONDREAM2_DEVICE", "abacus")
+    monkeypatch.setenv("MOONDREAM2_API_URL", "http://127.0.0.1:9")
+
+    check_settings()

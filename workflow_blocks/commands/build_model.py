@@ -9,6 +9,9 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from workflow_blocks.commands.errors import exit_with_message
 
+# A model's vocabulary may be somewhat larger than its tokenizer, not much.
+FULL_VOCABULARY = 0.9
+
 
 def build_model(
     weights: Annotated[
@@ -35,8 +38,13 @@ def build_model(
         find_tokenizer,
         find_weights,
     )
-    from workflow_blocks.moondream2.checkpoint import CheckpointError, weight_files
-    from workflow_blocks.moondream2.config import ConfigError
+    from workflow_blocks.moondream2.checkpoint import (
+        CONFIG_FILE,
+        CheckpointError,
+        load_tokenizer,
+        weight_files,
+    )
+    from workflow_blocks.moondream2.config import ConfigError, Moondream2Config
     from workflow_blocks.moondream2.revision import RevisionError
 
     with exit_with_message(CheckpointError, ConfigError, HubError, PackageError, RevisionError):
@@ -49,6 +57,8 @@ def build_model(
                 folder, tokenizer_file, output, lambda size: progress.update(task, advance=size)
             )
             progress.update(task, completed=n_bytes)
+        config = Moondream2Config.from_file(output / CONFIG_FILE)
+        n_tokens = load_tokenizer(output, config).get_vocab_size()
     how = "linked, not copied" if linked else "copied"
     console = Console(soft_wrap=True, highlight=False)
     console.print(
@@ -57,6 +67,11 @@ def build_model(
     console.print("  export ALLOW_INFERENCE_MODELS_DIRECTLY_ACCESS_LOCAL_PACKAGES=True\n")
     console.print("and in a workflow definition\n")
     console.print(f'  "model_version": "{output.resolve()}"')
+    if n_tokens < FULL_VOCABULARY * config.text.vocab_size:
+        console.print(
+            f"\nThe tokenizer has {n_tokens} tokens, and the model's vocabulary {config.text.vocab_size}: "
+            "check that the tokenizer belongs to the model."
+        )
 
 
 def _progress_bar() -> Progress:

@@ -9,17 +9,18 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from workflow_blocks.bundled_model import DEMO_MODEL
 from workflow_blocks.commands.demo import DEFAULT_PROMPTS
 from workflow_blocks.commands.errors import exit_with_message
+from workflow_blocks.commands.packages import PackageNotFoundError, package_folder
+from workflow_blocks.image_files import ImageFileError, read_image_file
 from workflow_blocks.running.errors import RunError
-from workflow_blocks.running.files import IMAGE_SUFFIXES, SAMPLE_IMAGES, find_files
+from workflow_blocks.running.files import IMAGE_SUFFIXES, SAMPLE_IMAGES, find_files, shown
+from workflow_blocks.running.output import refuse_inputs_inside
 from workflow_blocks.running.parameters import ParameterError, parse_parameters
 
 if TYPE_CHECKING:
     from workflow_blocks.evaluation.comparison import Comparison
-
-DEMO_MODEL = "moondream2-demo"
-_DEMO_PACKAGE = Path(__file__).parents[1] / "demo_model"
 
 
 def compare(
@@ -56,9 +57,10 @@ def compare(
     from workflow_blocks.evaluation.comparison import ComparisonError, compare_classes
 
     console = Console(highlight=False)
-    with exit_with_message(ComparisonError, RunError, ParameterError):
-        package, files = _package(model), _images(images or source)
+    with exit_with_message(ComparisonError, PackageNotFoundError, RunError, ParameterError):
+        package, files = package_folder(model), _images(images or source)
         words = _prompts(prompts or [], further_prompts or [])
+        refuse_inputs_inside([output], files)
         _make_folder(output)
         with console.status("Starting Inference (its imports take a while)...") as status:
 
@@ -96,17 +98,6 @@ def _report(comparison: "Comparison", output: Path, console: Console) -> None:
     )
 
 
-def _package(model: str) -> Path:
-    folder = _DEMO_PACKAGE if model == DEMO_MODEL else Path(model).expanduser()
-    if not folder.is_dir():
-        raise RunError(
-            f"no package {model}; give its folder: see 'Compare before you switch' in docs/models.md"
-        )
-    if not (folder / "config.json").is_file():
-        raise RunError(f"{folder} is not a model package: it has no config.json")
-    return folder.resolve()
-
-
 def _prompts(first: Sequence[str], further: Sequence[str]) -> list[str]:
     """Distinct prompts, from words as `run` takes them."""
     if further and not first:
@@ -123,24 +114,27 @@ def _prompts(first: Sequence[str], further: Sequence[str]) -> list[str]:
 
 
 def _images(source: Path) -> list[Path]:
-    import cv2
-
-    if not source.exists():
-        raise RunError(f"no image: {source} does not exist")
     files = find_files(source)
     images = files if source.is_file() else [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
     if not images:
         raise RunError(f"no image ({', '.join(sorted(IMAGE_SUFFIXES))}) in {source}")
     for path in images:
-        if cv2.imread(str(path)) is None:
-            raise RunError(f"{path} is not an image that OpenCV can read")
+        try:
+            read_image_file(path)
+        except ImageFileError as error:
+            raise RunError(f"{shown(path)} is {error}") from error
     return [path.resolve() for path in images]
 
 
 def _make_folder(output: Path) -> None:
+    from workflow_blocks.evaluation.comparison_pictures import PREFIX
+    from workflow_blocks.evaluation.comparison_report import FILE
+
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"{output} cannot be made: {error.strerror}; choose another --output") from error
+    if not (output / FILE).exists() and any(output.glob(f"{PREFIX}*")):
+        raise RunError(f"{output} holds files that no comparison has made; choose another --output")
     if not os.access(output, os.W_OK):
         raise RunError(f"{output} cannot be written to; choose another --output")

@@ -10,13 +10,13 @@ from workflow_blocks.commands.errors import exit_with_message
 from workflow_blocks.commands.run import Help, Input
 from workflow_blocks.commands.workflow_help import parameters_panel
 from workflow_blocks.inference_host.engine import use_local_settings
-from workflow_blocks.inference_host.runtime_choice import RuntimeChoiceError
 from workflow_blocks.running.definitions import read_definition
 from workflow_blocks.running.errors import RunError
-from workflow_blocks.running.files import SAMPLE_IMAGES, find_files
+from workflow_blocks.running.files import SAMPLE_IMAGES, find_files, skipped_files
 from workflow_blocks.running.folder import Run, run_over_files
 from workflow_blocks.running.parameters import ParameterError, parse_parameters
 from workflow_blocks.running.report import detections_by_image, print_summary, write_summary
+from workflow_blocks.settings_error import SettingsError
 
 WORKFLOW = "detect_visualize_export"
 DEFAULT_PROMPTS = ["red circle", "blue star", "square", "yellow shape"]
@@ -36,7 +36,7 @@ def demo(
 ) -> None:
     """Detects, visualizes and exports on a folder of images.
 
-    It is `workflow-blocks run detect_visualize_export` with a table of what was found in each image.
+    It is `workflow-blocks run detect_visualize_export --again` with a table of what was found in each image.
     """
     definition = read_definition(WORKFLOW)
     defaults = {
@@ -48,17 +48,16 @@ def demo(
         context.get_help()
         Console().print(parameters_panel(definition, defaults))
         return
-    with exit_with_message(RunError, ParameterError, RuntimeChoiceError):
+    with exit_with_message(RunError, ParameterError, SettingsError):
         use_local_settings()
         parameters = defaults | parse_parameters(context.args, definition)
         job = Run(definition, parameters, output)
-        for table in output.glob("detections_*.csv"):
-            table.unlink()  # from an earlier run: the sink names each run's file by its time
-        result = run_over_files(job, find_files(images or source), again=True)
+        source = images or source
+        result = run_over_files(job, find_files(source), again=True)
         write_summary(job, result)
-    console = Console(highlight=False)
-    console.print(detections_by_image(job))
-    print_summary(console, job, result)
+    console = Console(highlight=False, emoji=False)
+    console.print(detections_by_image(result))
+    print_summary(console, job, result, skipped_files(source))
     console.print(
         "  detections_*.csv          one row per detection\n  dataset/                  a COCO dataset"
     )

@@ -9,6 +9,7 @@ import typer
 
 from workflow_blocks.commands.errors import exit_with_message
 from workflow_blocks.inference_host.engine import use_plugin_settings
+from workflow_blocks.settings_error import SettingsError
 
 
 def serve(
@@ -18,18 +19,28 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 for any free one.")] = 9001,
     model_cache: Annotated[
         Path | None,
-        typer.Option(help="Where Inference stores models: its MODEL_CACHE_DIR.", show_default=False),
+        typer.Option(help="Where Inference stores models.", show_default=False),
     ] = None,
     write_directory: Annotated[
         Path | None,
         typer.Option(
-            help="The only folder that workflows may write to: WORKFLOW_BLOCKS_WRITE_DIRECTORY.",
+            help="The only folder that workflows may write to.",
+            show_default=False,
+        ),
+    ] = None,
+    read_directory: Annotated[
+        Path | None,
+        typer.Option(
+            help="A folder whose images the playground may read and label.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Starts Inference's server with this plugin; its settings are environment variables."""
-    from workflow_blocks.inference_host.runtime_choice import RuntimeChoiceError
+    """Starts Inference's server with this plugin, and a page to try prompts: /playground.
+
+    Its settings are environment variables. --model-cache sets MODEL_CACHE_DIR, and --write-directory sets
+    WORKFLOW_BLOCKS_WRITE_DIRECTORY.
+    """
     from workflow_blocks.running.server import ServerError
     from workflow_blocks.running.server import serve as serve_until_stopped
 
@@ -40,6 +51,6 @@ def serve(
     ):
         if folder is not None:
             os.environ[name] = str(folder.resolve())
-    with exit_with_message(ServerError, RuntimeChoiceError):
+    with exit_with_message(ServerError, SettingsError):
         use_plugin_settings()
-        serve_until_stopped(host, port)
+        serve_until_stopped(host, port, read_directory)

@@ -9,7 +9,7 @@ from rich.panel import Panel
 from rich.table import Table
 
 from workflow_blocks.running.definitions import workflow_names
-from workflow_blocks.running.parameters import BATCH_INPUT, parameter_inputs
+from workflow_blocks.running.parameters import BATCH_INPUT, parameter_inputs, value_types
 
 
 def definitions_panel() -> Panel:
@@ -39,10 +39,10 @@ def _form(entry: Mapping[str, Any]) -> str:
     """How the values of a parameter are written on the command line."""
     if entry["type"] == BATCH_INPUT:
         return '{"FILE": VALUE, ...}'
-    default = entry.get("default_value")
-    if isinstance(default, list):
+    types = value_types(entry)
+    if list in types:
         return "VALUE..."
-    return "VALUE" if default is None or isinstance(default, str) else "JSON"
+    return "VALUE" if str in types else "JSON"
 
 
 def _as_typed(default: object) -> str:

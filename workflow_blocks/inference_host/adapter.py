@@ -1,6 +1,7 @@
 """Inference's adapter for Moondream2, with real confidences and with every skill of the model."""
 
 import logging
+from inspect import signature
 from typing import Any
 
 from inference.core.env import ALLOW_INFERENCE_MODELS_DIRECTLY_ACCESS_LOCAL_PACKAGES
@@ -16,11 +17,12 @@ from inference_models.errors import (
 from inference_models.models.moondream2.moondream2_hf import MoonDream2HF
 from inference_models.weights_providers.core import get_model_from_provider
 
-from workflow_blocks.bundled_model import DEMO_MODEL, demo_model_folder, not_allowed
+from workflow_blocks.bundled_model import not_allowed
 from workflow_blocks.inference_host.registry import ARCHITECTURE
+from workflow_blocks.package_ids import folder_of
 
 # The methods of a model that `run_tensor_native_inference` may call.
-TASKS = ("detect", "point", "query", "caption", "answer", "classify", "describe")
+TASKS = ("encode_images", "detect", "point", "query", "caption", "answer", "classify", "describe")
 ABOUT = "about"
 
 _LOGGER = logging.getLogger(__name__)
@@ -37,7 +39,7 @@ class Moondream2Adapter(InferenceModelsMoondream2Adapter):  # type: ignore[misc]
         """Loads a model.
 
         Raises:
-            ClientCausedStepExecutionError: the id is `moondream2-demo`, and local packages are not allowed.
+            ClientCausedStepExecutionError: the id is of a local package, which is not allowed.
             CorruptedModelPackageError: the id names a model of another architecture.
         """
         try:
@@ -67,7 +69,7 @@ class Moondream2Adapter(InferenceModelsMoondream2Adapter):  # type: ignore[misc]
             What the method returns: see `Moondream2Model`.
 
         Raises:
-            ModelInputError: there is no such task, or the model does not have it.
+            ModelInputError: there is no such task, the model does not have it, or it takes other arguments.
         """
         if task == ABOUT:
             return self.about()
@@ -78,6 +80,10 @@ class Moondream2Adapter(InferenceModelsMoondream2Adapter):  # type: ignore[misc]
             raise ModelInputError(
                 f"task is {task!r}, which the runtime {self.about()['runtime']!r} of this model does not have"
             )
+        try:
+            signature(method).bind(images=images, **kwargs)
+        except TypeError as error:
+            raise ModelInputError(f"the arguments of task {task!r} do not fit: {error}") from error
         return method(images=images, **kwargs)
 
     def make_response(self, predictions: list[Detections], image_sizes: Any, prompt: str) -> Any:
@@ -90,17 +96,18 @@ class Moondream2Adapter(InferenceModelsMoondream2Adapter):  # type: ignore[misc]
 
 
 def _package(model_id: str) -> str:
-    """The folder of the bundled model for its id; other ids as they are."""
-    if model_id != DEMO_MODEL:
+    """The folder of a package for an id of this plugin; other ids as they are."""
+    folder = folder_of(model_id)
+    if folder is None:
         return model_id
     if not ALLOW_INFERENCE_MODELS_DIRECTLY_ACCESS_LOCAL_PACKAGES:
         raise ClientCausedStepExecutionError(
             block_id="",
             status_code=400,
-            public_message=not_allowed(DEMO_MODEL),
+            public_message=not_allowed(model_id),
             context="model_loading",
         )
-    return str(demo_model_folder())
+    return folder
 
 
 def _is_of_inference(model: Any) -> bool:

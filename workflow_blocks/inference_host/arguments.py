@@ -8,7 +8,8 @@ from inference_models.errors import ModelInputError
 from inference_models.models.moondream2.moondream2_hf import EncodedImage
 
 from workflow_blocks.inference_host.images import Images
-from workflow_blocks.moondream2.answers import TextSettingsError
+from workflow_blocks.moondream2.answers import TextSettings, TextSettingsError
+from workflow_blocks.moondream2.choices import check_choices
 from workflow_blocks.moondream2.config import MAX_OBJECTS
 from workflow_blocks.moondream2.prompt_tokens import (
     Box,
@@ -43,11 +44,26 @@ def input_errors() -> Iterator[None]:
 
 
 def max_objects(max_new_tokens: int | None, steps_per_object: int) -> int:
+    """How many objects of a class are found at most: at least one."""
     if max_new_tokens is None:
         return MAX_OBJECTS
-    if not is_whole_number(max_new_tokens):
-        raise ModelInputError(f"max_new_tokens is {shown(max_new_tokens)}; give a whole number")
+    _check_max_new_tokens(max_new_tokens)
     return min(MAX_OBJECTS, max(1, max_new_tokens // steps_per_object))
+
+
+def text_settings(max_new_tokens: int, sampling: Sampling) -> TextSettings:
+    _check_max_new_tokens(max_new_tokens)
+    if not isinstance(sampling, (tuple, list)) or len(sampling) > len(Sampling._fields):
+        raise ModelInputError(
+            f"sampling is {shown(sampling)}; give Sampling(temperature, top_p, seed), or leave it out"
+        )
+    with input_errors():
+        return TextSettings(max_new_tokens, *sampling)
+
+
+def _check_max_new_tokens(max_new_tokens: object) -> None:
+    if not is_whole_number(max_new_tokens) or max_new_tokens < 1:  # type: ignore[operator]
+        raise ModelInputError(f"max_new_tokens is {shown(max_new_tokens)}; give a whole number from 1")
 
 
 def check_classes(classes: Sequence[str]) -> None:
@@ -56,6 +72,17 @@ def check_classes(classes: Sequence[str]) -> None:
     for prompt in classes:
         if not isinstance(prompt, str) or not prompt.strip():
             raise ModelInputError(f"classes holds {shown(prompt)}; give strings that are not blank")
+
+
+def check_answers(classes: Sequence[Sequence[str]], n_questions: int) -> None:
+    """Checks the classes of each question, of which one is the answer."""
+    if not isinstance(classes, (list, tuple)):
+        raise ModelInputError(f"classes is {shown(classes)}; give a list of classes for each question")
+    if len(classes) != n_questions:
+        raise ModelInputError(f"{len(classes)} lists of classes are given for {n_questions} questions")
+    with input_errors():
+        for of_question in classes:
+            check_choices(of_question, "classes")
 
 
 def with_references(
@@ -73,7 +100,9 @@ def with_references(
         raise ModelInputError(
             f"{len(references)} lists of spatial references are given for {len(questions)} questions"
         )
-    return list(zip(questions, references, strict=True))
+    return [
+        (text, () if places is None else places) for text, places in zip(questions, references, strict=True)
+    ]
 
 
 def encoded_images(images: AnyImages) -> list[EncodedImage]:

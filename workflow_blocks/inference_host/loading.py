@@ -4,9 +4,23 @@ from pathlib import Path
 
 import torch
 
-from workflow_blocks.moondream2.checkpoint import load_tokenizer
+from workflow_blocks.moondream2.checkpoint import CONFIG_FILE, load_tokenizer
+from workflow_blocks.moondream2.config import Moondream2Config
 from workflow_blocks.moondream2.runtime import FindTokenizer, Runtime
 from workflow_blocks.moondream2.settings import load_settings
+from workflow_blocks.moondream2.weight_memory import check_memory
+
+
+def check_runtime_settings(default_device: str | torch.device) -> None:
+    """Checks before any model is loaded what does not depend on the model. It compiles nothing.
+
+    Raises:
+        SettingsError: a `MOONDREAM2_*` variable is invalid, or does not work on this machine.
+    """
+    settings = load_settings()
+    device = settings.device_or(default_device)
+    if settings.dtype != "auto":
+        settings.check_dtype_on(device, getattr(torch, settings.dtype))
 
 
 def load_runtime(
@@ -22,19 +36,23 @@ def load_runtime(
     Raises:
         CheckpointError, ConfigError: the checkpoint is incomplete or damaged.
         RevisionError: it is of another architecture or revision.
-        SettingsError: a `MOONDREAM2_*` variable has an invalid value.
+        SettingsError: a `MOONDREAM2_*` variable is invalid, or does not work on this machine.
     """
     settings = load_settings()
     device = settings.device_or(default_device)
-    runtime = Runtime.from_folder(
+    config = Moondream2Config.from_file(folder / CONFIG_FILE)
+    dtype = settings.dtype_of(config, device)
+    settings.check_on(device, dtype)
+    check_memory(config, device, dtype, settings.dtype)
+    return Runtime.from_folder(
         folder,
         device,
-        settings.dtype_of(folder, device),
+        dtype,
         find_tokenizer,
+        compile=settings.compile,
         memory=settings.working_memory_on(device),
         cache_bytes=settings.image_cache_bytes,
         refine_boxes=settings.refine_boxes,
+        max_crops=settings.max_crops,
+        join_calls=settings.join_requests,
     )
-    if settings.compile:
-        runtime.model.compile_blocks()
-    return runtime

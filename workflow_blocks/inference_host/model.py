@@ -1,5 +1,6 @@
 """The model class that Inference loads and runs (`model_package.py` builds packages of it)."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from pathlib import Path
@@ -16,16 +17,19 @@ from workflow_blocks.inference_host.arguments import (
     GREEDY,
     AnyImages,
     Sampling,
+    check_answers,
     check_classes,
     encoded_images,
     input_errors,
     max_objects,
+    text_settings,
     with_references,
 )
-from workflow_blocks.inference_host.images import to_rgb_arrays
+from workflow_blocks.inference_host.images import to_arrays
 from workflow_blocks.inference_host.loading import load_runtime
+from workflow_blocks.inference_host.request_log import RequestLog
 from workflow_blocks.inference_host.results import to_detections, to_points
-from workflow_blocks.moondream2.answers import Answer, TextSettings
+from workflow_blocks.moondream2.answers import Answer
 from workflow_blocks.moondream2.choices import ScoredChoice
 from workflow_blocks.moondream2.config import STEPS_PER_OBJECT, STEPS_PER_POINT
 from workflow_blocks.moondream2.prompt_tokens import Box, Point
@@ -45,37 +49,55 @@ class Moondream2Model:
     real confidences, and text is greedy unless asked otherwise, so that the same input gives the same result.
     Text is stripped of the blanks around it by `query` and `caption`, and nowhere below them.
 
-    `images` are uint8 arrays (H, W, 3) or tensors (3, H, W), one or a list, or what `encode_images` returned.
+    `images` are uint8 arrays (H, W, 3) or tensors (3, H, W), one or a list, or what `encode_images` of this
+    model returned.
     `input_color_format` is "bgr" or "rgb"; by default arrays are BGR and tensors RGB. Invalid
     input, and a skill that the model was not made for, raise `ModelInputError` before the model runs.
     """
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, name: str = "a model") -> None:
+        """`name` stands for this model in the log."""
         self._runtime = runtime
+        self._name = name
 
     @classmethod
     def from_pretrained(
-        cls, model_name_or_path: str, device: torch.device | str | None = None, **_: Any
+        cls,
+        model_name_or_path: str,
+        device: torch.device | str | None = None,
+        local_files_only: bool = True,
+        **_: Any,
     ) -> "Moondream2Model":
-        """Loads a package folder; other arguments that Inference passes are ignored.
+        """Loads a package folder.
+
+        Args:
+            model_name_or_path: the folder.
+            device: where to run, unless `MOONDREAM2_DEVICE` says otherwise; the CPU by default.
+            local_files_only: has no effect, like all other arguments: nothing is ever downloaded.
 
         Raises:
             CheckpointError, ConfigError: the package is incomplete or damaged.
             RevisionError: it is of another architecture or revision.
             SettingsError: a `MOONDREAM2_*` variable has an invalid value.
         """
-        return cls(load_runtime(Path(model_name_or_path), device or "cpu"))
+        folder = Path(model_name_or_path)
+        return cls(load_runtime(folder, device or "cpu"), folder.name)
 
     def about(self) -> dict[str, str]:
-        """What runs this model: the name of the runtime, its device and its dtype."""
+        """What runs this model: the runtime's name, its device and dtype, and an image's most crops."""
         device, dtype = self._runtime.placement
-        return {"runtime": RUNTIME, "device": str(device), "dtype": str(dtype).removeprefix("torch.")}
+        return {
+            "runtime": RUNTIME,
+            "device": str(device),
+            "dtype": str(dtype).removeprefix("torch."),
+            "max_crops": str(self._runtime.max_crops),
+        }
 
     def encode_images(self, images: AnyImages, input_color_format: str | None = None) -> list[EncodedImage]:
         """Encodes images, so that several calls can use them; encoded ones are returned as they are."""
-        return [
-            image for chunk in self._encoded_chunks(images, input_color_format, keep=True) for image in chunk
-        ]
+        with RequestLog(self._name, "encode", 0) as log:
+            chunks = self._encoded_chunks(images, input_color_format, log, keep=True)
+            return [image for chunk in chunks for image in chunk]
 
     def detect(
         self,
@@ -83,14 +105,14 @@ class Moondream2Model:
         classes: list[str],
         max_new_tokens: int | None = DEFAULT_MAX_NEW_TOKENS,
         input_color_format: str | None = None,
-        **_: Any,
     ) -> list[Detections]:
         """Finds objects of each class in each image.
 
         Args:
             images: see the class.
             classes: prompts; a detection's class id is an index into them.
-            max_new_tokens: each object of a class takes three; at most 50 objects of a class are found.
+            max_new_tokens: each object of a class takes three, and one is always allowed; at most 50 objects
+                of a class are found, also with None.
             input_color_format: see the class.
 
         Returns:
@@ -99,9 +121,8 @@ class Moondream2Model:
         """
         most = max_objects(max_new_tokens, STEPS_PER_OBJECT)
         runtime = self._runtime
-        return self._find(
-            images, input_color_format, classes, most, runtime.check_prompts, runtime.detect, to_detections
-        )
+        checks = runtime.check_prompts, runtime.detect
+        return self._find("detect", images, input_color_format, classes, most, *checks, to_detections)
 
     def point(
         self,
@@ -109,7 +130,6 @@ class Moondream2Model:
         classes: list[str],
         max_new_tokens: int | None = DEFAULT_MAX_NEW_TOKENS,
         input_color_format: str | None = None,
-        **_: Any,
     ) -> list[Points]:
         """Finds objects of each class in each image, as points; the arguments are those of `detect`.
 
@@ -119,9 +139,8 @@ class Moondream2Model:
         """
         most = max_objects(max_new_tokens, STEPS_PER_POINT)
         runtime = self._runtime
-        return self._find(
-            images, input_color_format, classes, most, runtime.check_points, runtime.point, to_points
-        )
+        checks = runtime.check_points, runtime.point
+        return self._find("point", images, input_color_format, classes, most, *checks, to_points)
 
     def query(
         self,
@@ -130,7 +149,7 @@ class Moondream2Model:
         max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS,
         input_color_format: str | None = None,
         *,
-        spatial_refs: Sequence[Point | Box] = (),
+        spatial_refs: Sequence[Point | Box] | None = None,
         reasoning: bool = False,
         sampling: Sampling = GREEDY,
     ) -> list[str]:
@@ -154,7 +173,7 @@ class Moondream2Model:
             [question],
             max_new_tokens,
             input_color_format,
-            spatial_refs=[spatial_refs],
+            spatial_refs=None if spatial_refs is None else [spatial_refs],
             reasoning=reasoning,
             sampling=sampling,
         )
@@ -177,13 +196,16 @@ class Moondream2Model:
             For each image the answer to each question, with the probabilities of its tokens.
         """
         asked = with_references(questions, spatial_refs)
-        with input_errors():
-            settings = TextSettings(max_new_tokens, *sampling)
+        settings = text_settings(max_new_tokens, sampling)
+
+        def check() -> None:
             for text, references in asked:
                 self._runtime.check_question(text, references, reasoning)
-        return self._ask(
-            images, input_color_format, asked, lambda q: self._runtime.query(q, settings, reasoning)
-        )
+
+        def answer(questions: Sequence[Question]) -> list[Answer]:
+            return self._runtime.query(questions, settings, reasoning)
+
+        return self._ask("answer", images, input_color_format, asked, check, answer)
 
     def classify(
         self,
@@ -200,16 +222,16 @@ class Moondream2Model:
             For each image and question its classes, in the order given, with their probabilities.
         """
         asked = with_references(questions, spatial_refs)
-        if len(classes) != len(asked):
-            raise ModelInputError(f"{len(classes)} lists of classes are given for {len(asked)} questions")
-        with input_errors():
+        check_answers(classes, len(asked))
+
+        def check() -> None:
             for (text, references), of_question in zip(asked, classes, strict=True):
                 self._runtime.check_choices(text, references, of_question)
 
         def score(questions: Sequence[Question]) -> list[list[ScoredChoice]]:
             return self._runtime.score_choices(questions, list(classes) * (len(questions) // len(classes)))
 
-        return self._ask(images, input_color_format, asked, score)
+        return self._ask("classify", images, input_color_format, asked, check, score)
 
     def caption(
         self,
@@ -234,17 +256,19 @@ class Moondream2Model:
         sampling: Sampling = GREEDY,
     ) -> list[Answer]:
         """Like `caption`, with the probabilities of the tokens."""
-        with input_errors():
-            settings = TextSettings(max_new_tokens, *sampling)
-            self._runtime.check_caption(length)
-        return [
-            answer
-            for chunk in self._encoded_chunks(images, input_color_format)
-            for answer in self._runtime.caption(_own(chunk), length, settings)
-        ]
+        settings = text_settings(max_new_tokens, sampling)
+        with RequestLog(self._name, "caption", 1) as log:
+            with input_errors():
+                self._runtime.check_caption(length)
+            return [
+                answer
+                for chunk in self._encoded_chunks(images, input_color_format, log)
+                for answer in self._runtime.caption(_own(chunk), length, settings)
+            ]
 
     def _find(
         self,
+        task: str,
         images: AnyImages,
         color_format: str | None,
         classes: list[str],
@@ -255,46 +279,57 @@ class Moondream2Model:
     ) -> list[_Found]:
         """What `find` finds of all classes in each image, `most` of a class, as one result for each image."""
         check_classes(classes)
-        with input_errors():
-            check(classes, most)
         results = []
-        for chunk in self._encoded_chunks(images, color_format):
-            found = find([Query(image, name) for image, name in product(_own(chunk), classes)], most)
-            of_images = _split(found, len(classes))
-            results += [
-                to_result(of_classes, image.image_dimensions)
-                for of_classes, image in zip(of_images, chunk, strict=True)
-            ]
+        with RequestLog(self._name, task, len(classes)) as log:
+            with input_errors():
+                check(classes, most)
+            for chunk in self._encoded_chunks(images, color_format, log):
+                found = find([Query(image, name) for image, name in product(_own(chunk), classes)], most)
+                of_images = _split(found, len(classes))
+                results += [
+                    to_result(of_classes, image.image_dimensions)
+                    for of_classes, image in zip(of_images, chunk, strict=True)
+                ]
         return results
 
     def _ask(
         self,
+        task: str,
         images: AnyImages,
         color_format: str | None,
         asked: Sequence[tuple[str, Sequence[Point | Box]]],
+        check: Callable[[], None],
         answer: Callable[[list[Question]], list[_Found]],
     ) -> list[list[_Found]]:
         """The answers to all questions about each image."""
         results = []
-        for chunk in self._encoded_chunks(images, color_format):
-            questions = [Question(image, *words) for image, words in product(_own(chunk), asked)]
-            results += _split(answer(questions), len(asked))
+        with RequestLog(self._name, task, len(asked)) as log:
+            with input_errors():
+                check()
+            for chunk in self._encoded_chunks(images, color_format, log):
+                questions = [Question(image, *words) for image, words in product(_own(chunk), asked)]
+                results += _split(answer(questions), len(asked))
         return results
 
     def _encoded_chunks(
-        self, images: AnyImages, color_format: str | None, keep: bool = False
+        self, images: AnyImages, color_format: str | None, log: RequestLog, keep: bool = False
     ) -> Iterator[list[EncodedImage]]:
         """Encoded images, as many at a time as the working memory holds, or all if the caller keeps them."""
         if encoded := encoded_images(images):
+            if not all(map(self._runtime.has_encoded, _own(encoded))):
+                raise ModelInputError("an image was encoded by another model; encode it with this one")
+            log.add_given(len(encoded))
             yield encoded
             return
-        arrays = to_rgb_arrays(images, color_format)
+        arrays, are_bgr = to_arrays(images, color_format)
         at_once = len(arrays) if keep else self._runtime.images_at_once
         for start in range(0, len(arrays), at_once):
-            chunk = arrays[start : start + at_once]
+            chunk, since = arrays[start : start + at_once], time.perf_counter()
+            own_images = self._runtime.encode_images(chunk, are_bgr)
+            log.add_encoded(own_images, since)
             yield [
                 EncodedImage(own, ImageDimensions(*array.shape[:2]))
-                for own, array in zip(self._runtime.encode_images(chunk), chunk, strict=True)
+                for own, array in zip(own_images, chunk, strict=True)
             ]
 
 

@@ -22,7 +22,7 @@ from workflow_blocks.moondream2.checkpoint import (
     read_tokenizer,
 )
 from workflow_blocks.moondream2.config import ConfigError, DamagedConfigError, Moondream2Config
-from workflow_blocks.moondream2.revision import RevisionError
+from workflow_blocks.moondream2.revision import DamagedCodeError, RevisionError
 
 _LOGGER = logging.getLogger(__name__)
 _HELP = "https://inference-models.roboflow.com/errors/model-loading/#corruptedmodelpackageerror"
@@ -61,8 +61,9 @@ class ProviderMoondream2:
             return MoonDream2HF.from_pretrained(model_name_or_path, device=device, **options)
         find_tokenizer = partial(_find_tokenizer, local_files_only=local_files_only)
         try:
-            return Moondream2Model(load_runtime(Path(model_name_or_path), device, find_tokenizer))
-        except (DamagedError, DamagedConfigError, TokenizerError) as error:
+            folder = Path(model_name_or_path)
+            return Moondream2Model(load_runtime(folder, device, find_tokenizer), folder.name)
+        except (DamagedError, DamagedConfigError, DamagedCodeError, TokenizerError) as error:
             # Not a reason to run foreign code: a new download, or the network, is what it takes.
             raise _refusal(str(error)) from error
         except (CheckpointError, ConfigError, RevisionError) as error:

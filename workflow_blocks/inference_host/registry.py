@@ -7,11 +7,16 @@ from typing import Any
 
 from workflow_blocks.bundled_model import DEMO_MODEL
 from workflow_blocks.inference_host.after_import import after_import
+from workflow_blocks.inference_host.ids_before_folders import (
+    LOADER,
+    MODEL_TYPES,
+    let_ids_be_loaded,
+    let_ids_have_types,
+)
 from workflow_blocks.inference_host.runtime_choice import chosen_runtime
 
 MODEL_CLASSES = "inference_models.models.auto_loaders.models_registry"
 ADAPTERS = "inference.models.utils"
-GENERIC_IDS = "inference.core.registries.roboflow"
 
 ARCHITECTURE, TASK = "moondream2", "vlm"
 
@@ -23,6 +28,8 @@ _OWN_CLASS = "ProviderMoondream2"
 def register() -> None:
     """Registers the model class, its adapter and the id `moondream2-demo`; may be called many times.
 
+    From then on a folder in the working directory does not hide an id of Moondream2.
+
     Modules of Inference that are not imported yet are changed when they are: nothing is imported now.
     `MOONDREAM2_RUNTIME=inference` leaves Inference's own model class in its place.
 
@@ -32,7 +39,8 @@ def register() -> None:
     if chosen_runtime() != "inference":
         after_import(MODEL_CLASSES, _register_model_class)
     after_import(ADAPTERS, _register_adapter)
-    after_import(GENERIC_IDS, _register_demo_model)
+    after_import(MODEL_TYPES, _register_ids)
+    after_import(LOADER, let_ids_be_loaded)
 
 
 def _register_model_class(registry: ModuleType) -> None:
@@ -73,6 +81,7 @@ def _register_adapter(adapters: ModuleType) -> None:
         types.update(dict.fromkeys(keys, Moondream2Adapter))
 
 
-def _register_demo_model(ids: ModuleType) -> None:
+def _register_ids(registry: ModuleType) -> None:
     """Makes `moondream2-demo` an id that needs no request to the provider; the adapter finds its folder."""
-    ids.GENERIC_MODELS.setdefault(DEMO_MODEL, (TASK, ARCHITECTURE))
+    registry.GENERIC_MODELS.setdefault(DEMO_MODEL, (TASK, ARCHITECTURE))
+    let_ids_have_types(registry)

@@ -3,6 +3,8 @@
 import os
 from typing import Literal, TypeAlias, get_args
 
+from workflow_blocks.settings_error import SettingsError
+
 SETTING = "MOONDREAM2_RUNTIME"
 
 RuntimeChoice: TypeAlias = Literal["auto", "own", "inference"]
@@ -13,7 +15,7 @@ MEANINGS: dict[RuntimeChoice, str] = {
 }
 
 
-class RuntimeChoiceError(ValueError):
+class RuntimeChoiceError(SettingsError):
     """`MOONDREAM2_RUNTIME` has an invalid value; the message names it."""
 
 
