@@ -104,6 +104,14 @@ def test_the_error_of_one_image_in_a_batch_says_how_to_fix_it(run_workflow, imag
     ("model_version", "problem"),
     [
         pytest.param("/no/such/package", "no model_config.json", id="missing package"),
+        pytest.param(
+            "\u043c\u043e\u0434\u0435\u043b\u044c",
+            "neither an id, which is in ASCII, nor a folder",
+            id="no id",
+        ),
+        pytest.param(
+            "moondream2/\u00e9", "neither an id, which is in ASCII, nor a folder", id="a Latin letter"
+        ),
         pytest.param("/", "no model_config.json", id="a folder that is no package"),
     ],
 )
@@ -122,7 +130,22 @@ def test_a_missing_model_package_is_a_client_error(run_workflow, image, model_ve
         pytest.param("model.safetensors", None, "model.safetensors", id="no weights"),
         pytest.param("tokenizer.json", b"{}", "is not a tokenizer", id="damaged tokenizer"),
         pytest.param("config.json", b'{"config": {"text": {"dim": -1}}}', "config.text.dim", id="bad config"),
+        pytest.param(
+            "config.json",
+            b'{"config": {"vision": {"max_crops": 1000000000}}}',
+            "vision.max_crops",
+            id="crops",
+        ),
+        pytest.param(
+            "config.json", b'{"config": {"text": {"n_layers": 100000}}}', "text.n_layers", id="layers"
+        ),
+        pytest.param("config.json", b"[" * 10**6, "config.json", id="deep config"),
+        pytest.param("tokenizer.json", b"[" * 10**6, "is not a tokenizer", id="deep tokenizer"),
         pytest.param("model_config.json", b"{", "cannot be loaded", id="damaged package file"),
+        pytest.param("model_config.json", b"[" * 10**6, "cannot be loaded", id="deep package file"),
+        pytest.param("model_config.json", b'{"a":' * 10**5, "cannot be loaded", id="deep package object"),
+        pytest.param("model_config.json", b"[]", "cannot be loaded", id="a list as package file"),
+        pytest.param("model_config.json", b"\xff\xfe", "cannot be loaded", id="package file not UTF-8"),
     ],
 )
 def test_a_broken_model_package_is_a_client_error(

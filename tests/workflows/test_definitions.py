@@ -9,9 +9,11 @@ import cv2
 import numpy as np
 import pytest
 import supervision as sv
+import yaml
 
 from tests.loopback import serving
 from tests.scenes import image_bgr, recall, scene, true_boxes
+from tests.workflows.definitions import NEED_ANSWERS
 from training.scenes import SceneOptions, draw_scene
 from workflow_blocks.blocks.common.data_representation import from_engine
 from workflow_blocks.inference_host.engine import make_engine
@@ -21,7 +23,7 @@ from workflow_blocks.running.definitions import workflow_names
 NAMES = workflow_names()
 LABELS = "roboflow_core/rich_label_visualization@v1"
 # Prompts for each image, frames of a video, weights that are not at hand.
-NEED_MORE = {"prompts_per_image", "track_and_count_video", "segment_by_prompt"}
+NEED_MORE = {"prompts_per_image", "track_and_count_video", "segment_by_prompt"} | NEED_ANSWERS
 SHAPES = ["circle", "square", "triangle", "star"]
 
 
@@ -169,6 +171,36 @@ def test_count_by_prompt_takes_prompts_of_any_characters(run_workflow):
     assert len(result["counts"]) == len(prompts)
 
 
+def test_count_by_class_counts_the_objects_of_all_prompts_of_a_class(run_workflow):
+    right = 0
+    for number in range(6):
+        (result,) = run_workflow(definition("count_by_class"), image=image_bgr(number))
+        circles = len(true_boxes(number, shape="circle"))
+        true = {"round": circles, "angular": len(true_boxes(number)) - circles}
+        assert set(result["counts"]) == set(true)
+        right += sum(result["counts"][name] == count for name, count in true.items())
+        assert len(result["attributes"]) == sum(result["counts"].values())
+
+    assert right >= 0.6 * 6 * 2
+
+
+def test_continue_if_class_goes_on_only_where_the_class_was_found(run_workflow):
+    results = run_workflow(definition("continue_if_class"), image=[image_bgr(number) for number in range(8)])
+
+    with_class = [result["counts"]["round"] > 0 for result in results]
+    assert [result["visualization"] is not None for result in results] == with_class
+    assert len(set(with_class)) == 2
+
+
+def test_class_properties_are_those_of_the_detections(run_workflow):
+    (result,) = run_workflow(definition("class_properties"), image=image_bgr(0))
+
+    names = from_engine(result["predictions"], "test")["class_name"].tolist()
+    assert names
+    assert result["class_names"] == names
+    assert result["n_round"] == names.count("round")
+
+
 def test_redact_by_prompt_changes_only_the_named_objects(run_workflow):
     checked = 0
     for number in range(6):
@@ -176,9 +208,14 @@ def test_redact_by_prompt_changes_only_the_named_objects(run_workflow):
         before, after = image_bgr(number), result["redacted"].numpy_image
         outside = np.ones(before.shape[:2], bool)
         for x_min, y_min, x_max, y_max in from_engine(result["predictions"], "test").xyxy.round().astype(int):
-            outside[max(y_min - 1, 0) : y_max + 1, max(x_min - 1, 0) : x_max + 1] = False
+            width, height = (x_max - x_min) // 10, (y_max - y_min) // 10  # the margin of 20 % on each side
+            outside[
+                max(y_min - height - 2, 0) : y_max + height + 2, max(x_min - width - 2, 0) : x_max + width + 2
+            ] = False
             checked += 1
             assert not np.array_equal(before[y_min:y_max, x_min:x_max], after[y_min:y_max, x_min:x_max])
+            rim = slice(y_min, y_max), slice(max(x_min - width + 2, 0), max(x_min, 3))
+            assert not np.array_equal(before[rim], after[rim])
         np.testing.assert_array_equal(before[outside], after[outside])
 
     assert checked >= 3
@@ -208,6 +245,17 @@ def test_label_a_dataset_writes_the_detections(run_workflow, tmp_path):
             hits, total = recall(boxes, true_boxes(number, shape=shape))
             found, there = found + hits, there + total
     assert found >= 0.8 * there > 0
+
+
+def test_label_a_dataset_has_the_classes_and_not_the_prompts(run_workflow, tmp_path):
+    classes = {"round": ["circle"], "angular": ["square", "star", "triangle"]}
+
+    (result,) = run_workflow(
+        definition("label_a_dataset"), image=image_bgr(0), prompts=classes, target_directory=str(tmp_path)
+    )
+
+    assert result["failed"] is False, result["message"]
+    assert yaml.safe_load((tmp_path / "data.yaml").read_text())["names"] == ["round", "angular"]
 
 
 def test_prompts_per_image_uses_the_prompts_of_each_image(run_workflow):
@@ -367,3 +415,45 @@ def test_segment_by_prompt_compiles(model_manager):
 
 def test_scenes_of_these_tests_hold_every_shape():
     assert {item.shape for number in range(5) for item in scene(number).objects} == set(SHAPES)
+
+
+def test_label_for_review_parts_sure_images_from_others(run_workflow, tmp_path):
+    folders = {"sure": tmp_path / "sure", "review": tmp_path / "review"}
+    places = {f"{name}_directory": str(folder) for name, folder in folders.items()}
+    images = [image_bgr(number) for number in range(6)]
+    parameters = {"prompts": SHAPES, "split": {"train": 1}} | places
+    results = run_workflow(definition("label_for_review"), image=images, confidence=0.0, **parameters)
+    lowest = [min(result["predictions"].confidence, default=1.0) for result in results]
+    threshold = float(np.median(lowest))
+
+    results = run_workflow(definition("label_for_review"), image=images, confidence=threshold, **parameters)
+
+    assert [bool(result["sure_path"]) for result in results] == [score >= threshold for score in lowest]
+    assert [bool(result["review_path"]) for result in results] == [score < threshold for score in lowest]
+    assert not any(result["failed"] or result["review_failed"] for result in results)
+    for name, folder in folders.items():
+        document = json.loads((folder / "train" / "_annotations.coco.json").read_text())
+        scores = {image["id"]: [] for image in document["images"]}
+        for annotation in document["annotations"]:
+            scores[annotation["image_id"]].append(annotation["score"])
+            assert annotation["attributes"]["prompt"] in SHAPES
+        # An image that a later run gives to the other dataset is removed.
+        assert len(scores) == sum((score >= threshold) == (name == "sure") for score in lowest)
+        for image in document["images"]:
+            assert image["file_name"].startswith(f"{min(scores[image['id']]):.2f}_")
+
+
+def test_label_for_review_takes_a_threshold_for_each_class(run_workflow, tmp_path):
+    places = {f"{name}_directory": str(tmp_path / name) for name in ("sure", "review")}
+
+    (result,) = run_workflow(
+        definition("label_for_review"),
+        image=image_bgr(1),
+        prompts=SHAPES,
+        confidence={"circle": 0.0, "square": 0.0, "triangle": 0.0, "star": 1.0, "*": 0.0},
+        **places,
+    )
+
+    # No score is quite 1.
+    has_unsure_star = result["counts"]["star"] > 0
+    assert bool(result["review_path"]) == has_unsure_star

@@ -11,10 +11,12 @@ from safetensors.torch import load_file, save_file
 
 from tests.scenes import image_bgr, recall, scene, true_boxes
 from tests.workflows.definitions import DETECTION_OUTPUTS, detection_step, detection_workflow, workflow
+from workflow_blocks.running.files import SAMPLE_IMAGES
 
 # Keys that core blocks read from predictions.
 EXPECTED_KEYS = {
     "class_name",
+    "prompt",
     "detection_id",
     "parent_id",
     "image_dimensions",
@@ -121,6 +123,29 @@ def unending_package(golden_package, tmp_path_factory):
     weights["model.text.lm_head.bias"][0] = -1e4  # the token that ends an answer
     save_file(weights, folder / "model.safetensors")
     return str(folder)
+
+
+@pytest.mark.parametrize("prompts", ["circle", ["circle", "shape"]])
+def test_limits_keep_the_surest_of_all_that_was_found(run_workflow, prompts):
+    """The most confident boxes are not those that the model finds first."""
+    image = cv2.imread(str(SAMPLE_IMAGES / "night.jpg"))
+    (all_boxes,) = run_workflow(detection_workflow(), image=image, prompts=prompts)
+    scores_of_classes = [
+        np.sort(all_boxes["predictions"].confidence[all_boxes["predictions"].class_id == index])[::-1]
+        for index in range(len(all_boxes["counts"]))
+    ]
+    lowest = min(scores[2] for scores in scores_of_classes)
+    assert all_boxes["predictions"].confidence[0] < scores_of_classes[0][0]
+
+    for most in (1, 2, 3):
+        for confidence in (0.0, float(lowest)):
+            definition = detection_workflow(max_detections=most, confidence=confidence)
+            (result,) = run_workflow(definition, image=image, prompts=prompts)
+
+            assert list(result["counts"].values()) == [most] * len(scores_of_classes)
+            for index, scores in enumerate(scores_of_classes):
+                found = result["predictions"].confidence[result["predictions"].class_id == index]
+                np.testing.assert_allclose(np.sort(found)[::-1], scores[:most], atol=1e-6)
 
 
 @pytest.mark.parametrize(
