@@ -1,11 +1,9 @@
 """What is fast, and how fast, measured side by side."""
 
-import os
 import warnings
 
 from workflow_blocks.inference_host.engine import use_local_settings
 
 # Before anything imports `inference`, which reads its settings then.
 use_local_settings()
-os.environ["MOONDREAM2_IMAGE_CACHE_MB"] = "0"
 warnings.filterwarnings("ignore")

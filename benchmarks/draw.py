@@ -14,17 +14,24 @@ from benchmarks.plots import CORE, OTHER, OURS, REFERENCE, horizontal_boxes, lin
 FOLDER = Path("docs/benchmarks")
 # The picture of a page of its own lies beside it.
 FOLDERS = {"scores": Path("docs")}
-COLOURS = {"our block": OURS, "core blocks": CORE, "core block": CORE, "runtime, prompt by prompt": OTHER}
+COLOURS = {
+    "our block": OURS,
+    "core blocks": CORE,
+    "core block": CORE,
+    "core blocks, no image cache": OTHER,
+}
+DTYPE_COLOURS = {"float32": REFERENCE, "bfloat16": OTHER, "float16": CORE, "int8": OURS}
 FORMAT_COLOURS = {"coco": OURS, "yolo": CORE, "pascal_voc": OTHER}
 
 Results = dict[str, Any]
 
 
 def publish(name: str, results: Results, folder: Path) -> None:
-    """Writes the results to <name>.json and draws <name>.png, by which they can be drawn again."""
+    """Writes the results to <name>.json and, if they have a picture, draws <name>.png from it."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n")
-    draw(name, folder)
+    if name in DRAWINGS:
+        draw(name, folder)
 
 
 def draw(name: str, folder: Path) -> Path:
@@ -39,19 +46,62 @@ def draw(name: str, folder: Path) -> Path:
 
 
 def prompts(results: Results) -> Figure:
-    """`n_prompts`, and for each of `models` the `seconds` by what ran and the `ratios` of core to ours."""
+    """`n_prompts`, and for each of `models` the `seconds` by what ran and the `ratios` to those of ours."""
     figure, axes = plots(
         "Many prompts on one image: one step of our block, or a core block for each prompt",
-        f"{results['machine']}, image {results['image']}, same model in both;"
+        f"{results['machine']}, new image {results['image']}, same model in all;"
         " n x: core blocks take n times as long",
         list(results["models"]),
     )
     for axis, model in zip(axes, results["models"].values(), strict=True):
         lines(axis, results["n_prompts"], model["seconds"], COLOURS)
-        # The ratio for one prompt, 1, has no room beside the axis.
-        points = (results["n_prompts"], model["seconds"]["core blocks"], model["ratios"])
-        write_ratios(axis, *(values[1:] for values in points), on_the_left=True)
+        for name, ratios in model["ratios"].items():
+            # There is no room for the ratios of one and two prompts.
+            points = (results["n_prompts"], model["seconds"][name], ratios)
+            write_ratios(axis, *(values[2:] for values in points), on_the_left=name != "core blocks")
         axis.set(xlabel="prompts", ylabel="seconds (less is better)")
+    return figure
+
+
+def dtypes(results: Results) -> Figure:
+    """`seconds` by work and dtype, and of the bundled model the figures of `boxes` by what it ran with."""
+    figure, (speed, quality) = plots(
+        "Dtypes and crops: how fast, and how good the boxes are",
+        f"{results['machine']}, {results['image']}; released widths, 4 vision and 3 text layers,"
+        " random weights; n x: faster than float32 with all crops",
+        ["released widths", "bundled model"],
+    )
+    seconds = results["seconds"]
+    first = next(iter(seconds.values()))["float32"]
+    for place, (work, measured) in enumerate(seconds.items()):
+        base = first if work.startswith("encode") else measured["float32"]
+        for shift, (name, value) in enumerate(measured.items()):
+            y = place + 0.25 * (shift - 1)
+            speed.barh(y, value, 0.22, color=DTYPE_COLOURS[name], label=name if place == 0 else None)
+            speed.annotate(
+                f"{base / value:.1f} x", (value, y), xytext=(3, 0), textcoords="offset points", va="center"
+            )
+    speed.set_yticks(range(len(seconds)), [work.replace(", ", ",\n") for work in seconds])
+    speed.invert_yaxis()
+    speed.set(xlim=(0, 1.15 * first), xlabel="seconds (less is better)")
+    speed.legend(loc="lower right")
+    rows = results["boxes"]
+    for place, figures in enumerate(rows.values()):
+        for shift, (name, colour) in enumerate((("mAP@50", OURS), ("mAP@50:95", REFERENCE))):
+            y = place + 0.4 * shift - 0.2
+            quality.barh(y, figures[name], 0.36, color=colour, label=name if place == 0 else None)
+            quality.annotate(
+                f"{figures[name]:.3f}",
+                (figures[name], y),
+                xytext=(3, 0),
+                textcoords="offset points",
+                va="center",
+            )
+    quality.set_yticks(range(len(rows)), list(rows))
+    quality.invert_yaxis()
+    quality.set(xlim=(0, 1.2), xlabel="more is better")
+    for axis in (speed, quality):
+        axis.grid(visible=False, axis="y")
     return figure
 
 
@@ -59,8 +109,8 @@ def images(results: Results) -> Figure:
     """`n_images`, and for each of `models` the images per second by what ran."""
     figure, axes = plots(
         f"Images per second with {results['n_prompts']} prompts: our block, or a core block for each prompt",
-        f"{results['machine']}, images {results['image']}, same model in both;"
-        " n x: our block handles n times as many",
+        f"{results['machine']}, new images {results['image']}, same model in all;"
+        " n x: ours handles n times as many",
         list(results["models"]),
     )
     for axis, rates in zip(axes, results["models"].values(), strict=True):
@@ -68,7 +118,7 @@ def images(results: Results) -> Figure:
         ratios = [ours / core for ours, core in zip(rates["our block"], rates["core blocks"], strict=True)]
         write_ratios(axis, results["n_images"], rates["our block"], ratios)
         axis.set(xlabel="images in one run", ylabel="images per second (more is better)")
-        axis.set_ylim(0, 1.4 * max(rates["our block"]))
+        axis.set_ylim(0, 1.6 * max(rates["our block"]))
     return figure
 
 
@@ -76,11 +126,11 @@ def overhead(results: Results) -> Figure:
     """`milliseconds` at `PERCENTILES` by what ran."""
     figure, (axis,) = plots(
         "What block and engine add to the model's time",
-        f"{results['machine']}, image {results['image']}, 1 prompt; boxes: half of the runs, lines: 90 %",
+        f"{results['machine']}, image {results['image']}, 1 prompt; numbers: medians",
     )
     milliseconds = results["milliseconds"]
     horizontal_boxes(axis, milliseconds, [COLOURS[name] for name in milliseconds], "ms")
-    axis.set(xlabel="milliseconds (less is better)")
+    axis.set(xlabel="milliseconds (less is better); boxes: half of the runs, lines: 90 %")
     return figure
 
 
@@ -120,21 +170,25 @@ def time_spent(results: Results) -> Figure:
             bars, [f"{value:.0f} ms, {value / total:.0%}" for value in milliseconds.values()], padding=3
         )
         axis.invert_yaxis()
-        axis.set(xlabel="milliseconds", xlim=(0, 1.35 * max(milliseconds.values())))
+        axis.set(xlabel="milliseconds", xlim=(0, 1.5 * max(milliseconds.values())))
         axis.grid(visible=False, axis="y")
     return figure
 
 
 def dataset_export(results: Results) -> Figure:
-    """`n_images` in the dataset, the `milliseconds` of one more by format, and the last by the 100th."""
+    """`n_images` in the dataset, the `milliseconds` of one more by format, and the last by the 100th.
+
+    Some formats may have fewer values.
+    """
     figure, (axis,) = plots(
         "Adding one more image to a dataset, as it grows",
         f"{results['machine']}, image {results['image']}, {results['n_boxes']} boxes each;"
-        " medians of 100 images",
+        " means of 100 to 1,000 images",
     )
     for name, milliseconds in results["milliseconds"].items():
         label = f"{name}: the last costs {results['ratios'][name]:.2f} x the 100th"
-        axis.plot(results["n_images"], milliseconds, color=FORMAT_COLOURS[name], label=label, linewidth=1.2)
+        places = results["n_images"][: len(milliseconds)]
+        axis.plot(places, milliseconds, color=FORMAT_COLOURS[name], label=label, linewidth=1.2)
     highest = max(max(milliseconds) for milliseconds in results["milliseconds"].values())
     axis.set(xlabel="images in the dataset", ylabel="milliseconds (less is better)", ylim=(0, 1.4 * highest))
     axis.xaxis.set_major_formatter("{x:,.0f}")
@@ -148,7 +202,7 @@ def soak(results: Results) -> Figure:
         f"A server under load: {results['n_clients']} clients for {results['minutes']:g} minutes",
         f"{results['machine']}, images {results['image']}; {results['n_good']} good requests,"
         f" {results['n_bad']} bad ones, {results['n_problems']} wrong answers or errors",
-        ["time until the answer (boxes: half of them, lines: 90 %)", "memory of the server"],
+        ["time until the answer, and its median (boxes: half, lines: 90 %)", "memory of the server"],
     )
     horizontal_boxes(left, results["seconds"], [OURS] * len(results["seconds"]), "s")
     left.set(xlabel="seconds")
@@ -181,7 +235,7 @@ def scores(results: Results) -> Figure:
 
 DRAWINGS: dict[str, Callable[[Results], Figure]] = {
     drawing.__name__: drawing
-    for drawing in (prompts, images, overhead, remote, time_spent, dataset_export, soak, scores)
+    for drawing in (prompts, dtypes, images, overhead, remote, time_spent, dataset_export, soak, scores)
 }
 
 

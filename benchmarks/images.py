@@ -1,9 +1,7 @@
-"""Images per second in batches of 1, 4 and 8, two prompts each: our block and core blocks."""
+"""Images per second in batches, two prompts each: our block, and core blocks with and without image cache."""
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import typer
@@ -12,29 +10,20 @@ from rich.table import Table
 from benchmarks.draw import FOLDER, publish
 from benchmarks.measure import drawn_image, machine, show, side_by_side
 from benchmarks.packages import LARGE, LARGE_NAME, OBJECTS_PER_PROMPT, random_package
-from benchmarks.workflows import PROMPTS, core_blocks, our_block
+from benchmarks.workflows import CACHED, NOT_CACHED, OURS, PROMPTS, block_runs, load_models
 from workflow_blocks.bundled_model import demo_model_folder
-from workflow_blocks.inference_host.engine import make_model_manager
 
 BATCHES = (1, 4, 8)
 N_PROMPTS = 2
-OURS, CORE = "our block", "core blocks"
 
 
-def measure(model_manager: Any, package: Path, rounds: int) -> dict[str, list[float]]:
-    """Images of 640 x 480 per second, for each of `BATCHES`."""
+def measure(package: Path, rounds: int) -> dict[str, list[float]]:
+    """New images of 640 x 480 per second, for each of `BATCHES`."""
     images = [drawn_image(480, 640, seed) for seed in range(max(BATCHES))]
-    prompts = PROMPTS[:N_PROMPTS]
-    ours = our_block(model_manager, str(package), prompts)
-    core = core_blocks(model_manager, str(package), prompts)
-    rates: dict[str, list[float]] = {OURS: [], CORE: []}
+    models = load_models(package, images[0])
+    rates: dict[str, list[float]] = {OURS: [], CACHED: [], NOT_CACHED: []}
     for batch in BATCHES:
-        runs: dict[str, Callable[[], object]] = {
-            OURS: partial(ours, images[:batch]),
-            CORE: partial(core, images[:batch]),
-        }
-        if batch == 1:
-            side_by_side(runs, 1)  # loads the model, and does not count
+        runs = block_runs(models, package, PROMPTS[:N_PROMPTS], images[:batch])
         for name, seconds in side_by_side(runs, rounds).items():
             rates[name].append(batch / seconds)
     return rates
@@ -45,17 +34,19 @@ def main(
     folder: Annotated[Path, typer.Option(help="Where the results and the picture go.")] = FOLDER,
 ) -> None:
     """Prints a table for each model, and writes and draws images.json."""
-    model_manager = make_model_manager()
     with random_package(LARGE, torch.bfloat16) as package:
         models = {
-            "bundled model": measure(model_manager, demo_model_folder(), 10 * rounds),
-            f"{LARGE_NAME}, {OBJECTS_PER_PROMPT} objects a prompt": measure(model_manager, package, rounds),
+            "bundled model": measure(demo_model_folder(), 10 * rounds),
+            f"{LARGE_NAME}, {OBJECTS_PER_PROMPT} objects a prompt": measure(package, rounds),
         }
     for title, rates in models.items():
-        table = Table("images at once", *(f"{name}, images/s" for name in rates), "ours / core", title=title)
+        table = Table("images at once", *(f"{name}, images/s" for name in rates), title=title)
+        table.add_column("ours / core")
+        table.add_column("ours / core, no cache")
         for index, batch in enumerate(BATCHES):
-            ours, core = rates[OURS][index], rates[CORE][index]
-            table.add_row(str(batch), f"{ours:.2f}", f"{core:.2f}", f"{ours / core:.1f}")
+            ours, *core = (values[index] for values in rates.values())
+            row = [f"{rate:.2f}" for rate in (ours, *core)] + [f"{ours / rate:.1f}" for rate in core]
+            table.add_row(str(batch), *row)
         show(table)
 
     results = {

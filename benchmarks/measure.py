@@ -13,9 +13,16 @@ from rich.table import Table
 
 from training.scenes import draw_scene
 from workflow_blocks.moondream2.image_crops import UInt8Array
+from workflow_blocks.moondream2.int8 import int8_problem
 from workflow_blocks.moondream2.layers import has_bfloat16_instructions
 
 console = Console(width=110)
+_NOISE = np.random.default_rng(0)
+
+
+def cpu_dtypes() -> list[str]:
+    """The dtypes in which this machine's CPU runs the model."""
+    return ["float32", "bfloat16", *(["int8"] if int8_problem() is None else [])]
 
 
 def side_by_side(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
@@ -68,6 +75,13 @@ def drawn_image(height: int, width: int, seed: int = 0) -> UInt8Array:
     """A scene of coloured shapes, uint8 BGR (H, W, 3)."""
     scene = cv2.resize(draw_scene(seed).image, (width, height))
     return np.asarray(cv2.cvtColor(scene, cv2.COLOR_RGB2BGR), np.uint8)
+
+
+def unseen(image: UInt8Array) -> UInt8Array:
+    """The image with other noise in a corner each time, so that no cache has it."""
+    changed = image.copy()
+    changed[:8, :8] = _NOISE.integers(256, size=(8, 8, 3))
+    return changed
 
 
 def machine(*, large: bool = False) -> str:

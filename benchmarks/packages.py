@@ -1,6 +1,6 @@
 """Local model packages with random weights, for measuring sizes that cannot be shipped."""
 
-import shutil
+import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,13 +8,12 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
 
 from workflow_blocks.bundled_model import demo_model_folder
 from workflow_blocks.inference_host.model_package import write_package_files
 from workflow_blocks.moondream2.checkpoint import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE
 from workflow_blocks.moondream2.config import Moondream2Config, RegionConfig, TextConfig, VisionConfig
-from workflow_blocks.moondream2.model import Moondream2
+from workflow_blocks.moondream2.random_weights import random_weights
 
 RELEASED = Moondream2Config()
 
@@ -48,9 +47,9 @@ def random_package(config: Moondream2Config, dtype: torch.dtype) -> Iterator[Pat
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "package"
         folder.mkdir()
-        save_file(_random_weights(config, dtype), folder / WEIGHTS_FILE)
+        save_file(random_weights(config, dtype), folder / WEIGHTS_FILE)
         (folder / CONFIG_FILE).write_text(f'{{"config": {config.model_dump_json()}}}')
-        shutil.copy(demo_model_folder() / TOKENIZER_FILE, folder / TOKENIZER_FILE)
+        (folder / TOKENIZER_FILE).write_text(_tokenizer(config.text.vocab_size))
         write_package_files(folder)
         model_config = folder / "model_config.json"
         model_config.write_text(model_config.read_text().replace("Moondream2Model", "FewObjects"))
@@ -58,19 +57,10 @@ def random_package(config: Moondream2Config, dtype: torch.dtype) -> Iterator[Pat
         yield folder
 
 
-def _random_weights(config: Moondream2Config, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Weights that keep activations of ordinary size."""
-    with torch.device("meta"):
-        shapes = {name: tensor.shape for name, tensor in Moondream2(config).state_dict().items()}
-    generator = torch.Generator().manual_seed(0)
-    weights = {}
-    for name, shape in shapes.items():
-        is_gain = name.endswith(("ln.weight", "ln1.weight", "ln2.weight", "post_ln.weight"))
-        if is_gain:
-            weight = torch.ones(shape, dtype=dtype)
-        else:
-            weight = torch.empty(shape, dtype=dtype).normal_(0, 0.5 * shape[-1] ** -0.5, generator=generator)
-        weights[f"model.{name}"] = weight
-    # The end of an answer is never the most likely token.
-    weights["model.text.lm_head.bias"][config.tokenizer.eos_id] = -1e4
-    return weights
+def _tokenizer(vocab_size: int) -> str:
+    """The bundled model's tokenizer, with a meaningless word for every other id."""
+    tokenizer = json.loads((demo_model_folder() / TOKENIZER_FILE).read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    known = {*vocabulary.values(), *(token["id"] for token in tokenizer["added_tokens"])}
+    vocabulary |= {f"<{token}>": token for token in range(vocab_size) if token not in known}
+    return json.dumps(tokenizer)

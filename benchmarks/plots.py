@@ -78,19 +78,19 @@ def percentiles(values: Sequence[float]) -> list[float]:
 
 
 def horizontal_boxes(axis: Axes, rows: dict[str, list[float]], colours: Sequence[str], unit: str) -> None:
-    """A box for each row of `PERCENTILES`, the first row on top, with its median in words."""
+    """A box for each row of `PERCENTILES`, the first row on top, with its median in words above it."""
     names = ("whislo", "q1", "med", "q3", "whishi")
     stats = [dict(zip(names, values, strict=True)) for values in rows.values()]
     places = list(range(len(rows)))[::-1]
     drawn = axis.bxp(
-        stats, places, vert=False, widths=0.5, showfliers=False, patch_artist=True, medianprops={"color": "k"}
+        stats, places, vert=False, widths=0.4, showfliers=False, patch_artist=True, medianprops={"color": "k"}
     )
     for box, colour in zip(drawn["boxes"], colours, strict=True):
         box.set(facecolor=colour, alpha=0.6)
-    for place, (_, _, median, _, highest) in zip(places, rows.values(), strict=True):
-        axis.annotate(
-            f"{median:.1f} {unit}", (highest, place), xytext=(5, 0), textcoords="offset points", va="center"
-        )
+    for place, (_, _, median, _, _) in zip(places, rows.values(), strict=True):
+        words = f"{median:.1f} {unit}"
+        axis.annotate(words, (median, place + 0.2), xytext=(-3, 3), textcoords="offset points")
     axis.set_yticks(places, list(rows))
+    axis.set_ylim(-0.5, len(rows) - 0.3)
     axis.set_xlim(0, 1.2 * max(values[-1] for values in rows.values()))
     axis.grid(visible=False, axis="y")

@@ -1,9 +1,7 @@
-"""What k prompts on one image cost: our block, k core blocks, and the runtime prompt by prompt."""
+"""What k prompts on one new image cost: our block, and k core blocks with and without the image cache."""
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import typer
@@ -11,75 +9,68 @@ from rich.table import Table
 
 from benchmarks.draw import FOLDER, publish
 from benchmarks.measure import drawn_image, machine, show, side_by_side
-from benchmarks.packages import DEVICE, LARGE, LARGE_NAME, OBJECTS_PER_PROMPT, random_package
-from benchmarks.workflows import PROMPTS, core_blocks, our_block
+from benchmarks.packages import LARGE, LARGE_NAME, OBJECTS_PER_PROMPT, random_package
+from benchmarks.workflows import CACHED, NOT_CACHED, OURS, PROMPTS, block_runs, load_models
 from workflow_blocks.bundled_model import demo_model_folder
-from workflow_blocks.inference_host.engine import make_model_manager
-from workflow_blocks.inference_host.loading import load_runtime
-from workflow_blocks.moondream2.runtime import Query
 
 COUNTS = (1, 2, 4, 8, 16)
-OURS, CORE, ONE_BY_ONE = "our block", "core blocks", "runtime, prompt by prompt"
 
 
-def measure(model_manager: Any, package: Path, max_objects: int, rounds: int) -> dict[str, list[float]]:
-    """Seconds for each of `COUNTS` prompts on one 640 x 480 image."""
+def measure(package: Path, rounds: int, steps_at_once: int) -> dict[str, list[float]]:
+    """Seconds for each of `COUNTS` prompts on a new 640 x 480 image."""
     image = drawn_image(480, 640)
-    detector = load_runtime(package, DEVICE)
-
-    def one_by_one(prompts: list[str]) -> None:
-        (encoded,) = detector.encode_images([image])
-        for prompt in prompts:
-            detector.detect([Query(encoded, prompt)], max_objects)
-
-    seconds: dict[str, list[float]] = {OURS: [], CORE: [], ONE_BY_ONE: []}
+    models = load_models(package, image)
+    seconds: dict[str, list[float]] = {OURS: [], CACHED: [], NOT_CACHED: []}
     for count in COUNTS:
-        prompts = PROMPTS[:count]
-        ours = our_block(model_manager, str(package), prompts)
-        core = core_blocks(model_manager, str(package), prompts)
-        runs: dict[str, Callable[[], object]] = {
-            OURS: partial(ours, image),
-            CORE: partial(core, image),
-            ONE_BY_ONE: partial(one_by_one, prompts),
-        }
-        if count == 1:
-            side_by_side(runs, 1)  # loads the model, and does not count
+        runs = block_runs(models, package, PROMPTS[:count], [image], steps_at_once)
         for name, value in side_by_side(runs, rounds).items():
             seconds[name].append(value)
     return seconds
 
 
+def compared(seconds: dict[str, list[float]]) -> dict[str, dict[str, list[float]]]:
+    """How many times as long core blocks take."""
+    ratios = {
+        name: [core / ours for ours, core in zip(seconds[OURS], seconds[name], strict=True)]
+        for name in (CACHED, NOT_CACHED)
+    }
+    return {"seconds": seconds, "ratios": ratios}
+
+
+def encoding_share(ours: float, cached: float, not_cached: float) -> float:
+    """Which share of the time that our block saves comes from encoding the image once."""
+    return (not_cached - cached) / (not_cached - ours)
+
+
 def main(
-    rounds: Annotated[int, typer.Option(help="How often each is measured on the large model.")] = 2,
+    rounds: Annotated[int, typer.Option(help="How often each is measured on the large model.")] = 3,
+    steps_at_once: Annotated[
+        int, typer.Option(help="How many steps run at a time; on Inference's server 8.")
+    ] = 1,
     folder: Annotated[Path, typer.Option(help="Where the results and the picture go.")] = FOLDER,
 ) -> None:
     """Prints a table for each model, and writes and draws prompts.json."""
-    model_manager = make_model_manager()
     with random_package(LARGE, torch.bfloat16) as package:
         models = {
-            "bundled model": measure(model_manager, demo_model_folder(), 50, 15 * rounds),
-            f"{LARGE_NAME}, {OBJECTS_PER_PROMPT} objects a prompt": measure(
-                model_manager, package, OBJECTS_PER_PROMPT, rounds
+            "bundled model": compared(measure(demo_model_folder(), 10 * rounds, steps_at_once)),
+            f"{LARGE_NAME}, {OBJECTS_PER_PROMPT} objects a prompt": compared(
+                measure(package, rounds, steps_at_once)
             ),
         }
-    for title, seconds in models.items():
-        table = Table(
-            "prompts", *(f"{name}, s" for name in seconds), "core / ours", "ours / one prompt", title=title
-        )
+    for title, model in models.items():
+        seconds, ratios = model["seconds"], model["ratios"]
+        table = Table("prompts", *(f"{name}, s" for name in seconds), title=title)
+        table.add_column("ratio")
+        table.add_column("ratio, no cache")
+        table.add_column("saved by encoding once")
         for index, count in enumerate(COUNTS):
-            ours, core = seconds[OURS][index], seconds[CORE][index]
-            row = [f"{values[index]:.3f}" for values in seconds.values()]
-            table.add_row(str(count), *row, f"{core / ours:.1f}", f"{ours / seconds[OURS][0]:.2f}")
+            times = [values[index] for values in seconds.values()]
+            share = f"{encoding_share(*times):.0%}" if count > 1 else ""
+            row = [f"{time:.3f}" for time in times] + [f"{values[index]:.1f}" for values in ratios.values()]
+            table.add_row(str(count), *row, share)
         show(table)
 
-    measured = {
-        title: {
-            "seconds": seconds,
-            "ratios": [core / ours for ours, core in zip(seconds[OURS], seconds[CORE], strict=True)],
-        }
-        for title, seconds in models.items()
-    }
-    results = {"machine": machine(large=True), "image": "640 x 480", "n_prompts": COUNTS, "models": measured}
+    results = {"machine": machine(large=True), "image": "640 x 480", "n_prompts": COUNTS, "models": models}
     publish("prompts", results, folder)
 
 

@@ -19,8 +19,8 @@ import typer
 from rich.table import Table
 
 from benchmarks.draw import FOLDER, publish
-from benchmarks.measure import drawn_image, machine, show, side_by_side
-from benchmarks.workflows import PROMPTS, core_blocks, our_block
+from benchmarks.measure import drawn_image, machine, show, side_by_side, unseen
+from benchmarks.workflows import PROMPTS, core_blocks, our_block, without_image_cache
 from tests.real_server import RealServer, running_server
 from workflow_blocks.inference_host.engine import make_model_manager
 from workflow_blocks.moondream2.image_crops import UInt8Array
@@ -70,7 +70,7 @@ def delayed(address: str, round_trip_s: float) -> Iterator[str]:
 def remote_runs(
     address: str, images: list[UInt8Array], max_concurrent_steps: int
 ) -> dict[str, Callable[[], object]]:
-    """The same work on a server by our block, with and without the plugin there, and by core blocks."""
+    """The same work on new images on a server, by our block and by core blocks."""
     from inference.core.workflows.core_steps.common.entities import StepExecutionMode
     from roboflow_workflows.core_steps.models.foundation.moondream2 import v1 as core
 
@@ -86,7 +86,11 @@ def remote_runs(
     manager, package, prompts = make_model_manager(), str(demo_model_folder()), PROMPTS[:N_PROMPTS]
     ours = our_block(manager, package, prompts, **options)
     core_steps = core_blocks(manager, package, prompts, **options)
-    return {"our block": lambda: ours(images), "core blocks": lambda: core_steps(images)}
+
+    def new_images() -> list[UInt8Array]:
+        return [unseen(image) for image in images]
+
+    return {"our block": lambda: ours(new_images()), "core blocks": lambda: core_steps(new_images())}
 
 
 def measure_remote(server: RealServer, rounds: int) -> dict[str, dict[str, float]]:
@@ -139,14 +143,13 @@ def main(
     """Prints two tables, and writes and draws remote.json."""
     # Inference, imported later, refuses remote execution when it is offline; nothing here leaves the machine.
     os.environ |= {"OFFLINE_MODE": "False", "TELEMETRY_OPT_OUT": "True"}
-    # The same images come again and again: without the cache each is encoded anew.
-    with (
-        tempfile.TemporaryDirectory() as work,
-        running_server(Path(work), OFFLINE_MODE="True", MOONDREAM2_IMAGE_CACHE_MB="0") as server,
-    ):
-        seconds = measure_remote(server, rounds)
-        os.environ["MOONDREAM2_API_URL"], os.environ["MOONDREAM2_IMAGE_CACHE_MB"] = "", "0"
-        http = measure_http(server)
+    with tempfile.TemporaryDirectory() as work:
+        with running_server(Path(work), OFFLINE_MODE="True") as server:
+            seconds = measure_remote(server, rounds)
+        del os.environ["MOONDREAM2_API_URL"]
+        # The same image comes again and again: without the cache it is encoded anew.
+        with without_image_cache(), running_server(Path(work), OFFLINE_MODE="True") as server:
+            http = measure_http(server)
     table = Table(
         "steps",
         "our block, s",

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from benchmarks.draw import FOLDERS, publish
 from training.bins import ObjectWithBins, RuntimeWithBins
-from training.evaluate import GROUPS, compare
+from training.evaluate_shapes import GROUPS, compare
 from training.prompts import plain_prompt
 from training.scenes import DEFAULT_OPTIONS, SceneOptions, draw_scene
 from workflow_blocks.bundled_model import demo_model_folder

@@ -1,13 +1,15 @@
 """What many questions, and many choices, cost together rather than one by one, on images that are encoded."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
 from rich.table import Table
 
-from benchmarks.measure import drawn_image, show, side_by_side
+from benchmarks.draw import FOLDER, publish
+from benchmarks.measure import drawn_image, machine, show, side_by_side
 from benchmarks.packages import DEVICE, LARGE, LARGE_NAME, random_package
 from workflow_blocks.inference_host.loading import load_runtime
 from workflow_blocks.moondream2.answers import Answer, TextSettings
@@ -67,20 +69,26 @@ def measure_choices(runtime: Runtime, images: list[EncodedImage], rounds: int) -
     return side_by_side(runs, rounds)
 
 
-def main(rounds: Annotated[int, typer.Option(help="How often each is measured.")] = 5) -> None:
-    """Prints a table."""
+def main(
+    rounds: Annotated[int, typer.Option(help="How often each is measured.")] = 5,
+    folder: Annotated[Path, typer.Option(help="Where the results go.")] = FOLDER,
+) -> None:
+    """Prints a table, and writes skills.json."""
     with random_package(LARGE, torch.bfloat16) as package:
         runtime = load_runtime(package, DEVICE)
     images = runtime.encode_images([drawn_image(378, 378, seed) for seed in range(N_IMAGES)])
-    for measured in (
-        measure_questions(runtime, images[0], rounds),
-        measure_choices(runtime, images, rounds),
-    ):
+    results = {
+        "questions": measure_questions(runtime, images[0], rounds),
+        "choices": measure_choices(runtime, images, rounds),
+    }
+    for measured in results.values():
         first = next(iter(measured.values()))
         table = Table("", "s", "ratio to the first", title=f"{LARGE_NAME}, encoded images")
         for name, seconds in measured.items():
             table.add_row(name, f"{seconds:.3f}", f"{seconds / first:.2f}")
         show(table)
+    dtype = str(runtime.placement[1]).removeprefix("torch.")
+    publish("skills", {"machine": machine(large=True), "dtype": dtype, "seconds": results}, folder)
 
 
 if __name__ == "__main__":

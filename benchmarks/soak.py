@@ -199,7 +199,11 @@ def main(
     folder: Annotated[Path, typer.Option(help="Where the results and the picture go.")] = FOLDER,
 ) -> None:
     """Prints a table, writes and draws soak.json; exit code 1 for a wrong answer or a leak."""
-    with tempfile.TemporaryDirectory() as work, running_server(Path(work)) as server:
+    # The same images come again and again: without the cache each is encoded anew.
+    with (
+        tempfile.TemporaryDirectory() as work,
+        running_server(Path(work), MOONDREAM2_IMAGE_CACHE_MB="0") as server,
+    ):
         findings = soak(server, minutes, clients)
     grown = growth(findings.memory)
     n_good = sum(map(len, findings.seconds.values()))

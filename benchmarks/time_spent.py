@@ -22,7 +22,7 @@ from benchmarks.measure import (
     show,
 )
 from benchmarks.packages import DEVICE, LARGE, LARGE_NAME, OBJECTS_PER_PROMPT, random_package
-from benchmarks.workflows import PROMPTS
+from benchmarks.workflows import PROMPTS, without_image_cache
 from workflow_blocks.bundled_model import demo_model_folder
 from workflow_blocks.inference_host.loading import load_runtime
 from workflow_blocks.moondream2 import runtime
@@ -99,7 +99,8 @@ def operations(config: Moondream2Config, crops: int, steps: int, prompt_tokens: 
 
 def measure(package: Path, rounds: int) -> dict[str, dict[str, float]]:
     """Seconds, operations and the bytes of weights read, of each stage."""
-    detector = load_runtime(package, DEVICE)
+    with without_image_cache():
+        detector = load_runtime(package, DEVICE)
     image, prompts = drawn_image(480, 640), PROMPTS[:PROMPTS_AT_ONCE]
     timer = StageTimer()
 
