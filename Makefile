@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 VENV := .venv
+FLOORS := .venv-floors
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Releases differ between Python versions, so each has its own pins.
@@ -11,7 +12,7 @@ CONSTRAINTS = constraints/$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.
 export OFFLINE_MODE := True
 export METRICS_ENABLED := False
 
-.PHONY: demo serve gallery test test-long coverage check format train evaluate benchmarks clean help
+.PHONY: demo serve gallery test test-long floors coverage check format train evaluate benchmarks clean help
 
 help: ## Show what can be made.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -30,6 +31,14 @@ test: $(READY) ## Run the tests, but for the long ones.
 
 test-long: $(READY) ## Run the long tests: full fuzzing, torch.compile, more crash trials, a short soak.
 	$(PYTEST) -m long
+
+# `torchvision` is a dependency of Inference; without its floor, uv takes the latest, which needs the latest torch.
+floors: $(READY) ## Run the demo with the lowest versions that pyproject.toml declares, in an environment of its own.
+	@rm -rf $(FLOORS)
+	@$(PYTHON) -m venv --without-pip $(FLOORS)
+	@$(BIN)/uv pip install --quiet --python $(FLOORS)/bin/python --resolution lowest-direct '.[dev]' 'torchvision>=0.20'
+	@$(FLOORS)/bin/workflow-blocks demo --output $(FLOORS)/demo_output
+	@$(FLOORS)/bin/pytest -q -p no:cacheprovider tests/commands/test_help.py tests/moondream2/test_config.py
 
 coverage: $(READY) ## Run all tests and print the line coverage, with that of other processes.
 	$(PYTEST) -m "long or not long" --cov=workflow_blocks --cov-report=term-missing:skip-covered
@@ -50,7 +59,7 @@ evaluate: $(READY) ## Measure the demo model on scenes that it has never seen.
 	$(BIN)/python -m training.evaluate
 
 benchmarks: $(READY) ## Measure speed and memory side by side, and draw docs/benchmarks (an hour).
-	@for name in prompts images default_id skills time_spent overhead released_size scores dataset_export remote soak; do \
+	@for name in prompts dtypes images default_id skills answers joined evaluation time_spent overhead released_size scores point_scores dataset_export remote cluster soak; do \
 	  $(BIN)/python -m benchmarks.$$name || exit 1; \
 	done
 
@@ -58,7 +67,7 @@ gallery: $(READY) ## Draw the pictures in docs/gallery again from the workflow d
 	@$(BIN)/python -m docs.draw_gallery
 
 clean: ## Remove the environment and what the demo wrote.
-	rm -rf $(VENV) compare_output demo_output results
+	rm -rf $(VENV) $(FLOORS) compare_output demo_output results
 
 # uv installs in a minute what takes pip several; pip is the way where uv cannot reach the packages.
 $(READY): pyproject.toml $(wildcard constraints/*.txt)
