@@ -38,8 +38,12 @@ GOLDEN = Path(__file__).parent / "golden" / "moondream2_tiny"
 PROCESSES = {"server", "plain_server", "front_server", "tensor_native_run", "alerts"}
 FILES_WITH_PROCESSES = {
     "tests/benchmarks/test_soak.py",
+    "tests/running/test_playground.py",
+    "tests/running/test_playground_asking.py",
+    "tests/running/test_playground_page.py",
     "tests/running/test_remote_servers.py",
     "tests/running/test_server.py",
+    "tests/workflows/test_from_words_to_a_model.py",
     "tests/workflows/test_readme_commands.py",
     "tests/workflows/test_tensor_native.py",
 }
@@ -100,6 +104,25 @@ def golden_package(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def text_package(tmp_path_factory):
+    """The path of a local model package of a tiny model that has every skill."""
+    from tests.stand_ins import checkpoint_with_text
+    from workflow_blocks.inference_host.model_package import write_package_files
+
+    folder = checkpoint_with_text(tmp_path_factory.mktemp("text_package"))
+    write_package_files(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def text_model(text_package):
+    """The model in it, for comparison."""
+    from workflow_blocks.inference_host.model import Moondream2Model
+
+    return Moondream2Model.from_pretrained(text_package)
+
+
+@pytest.fixture(scope="session")
 def model_manager():
     from workflow_blocks.inference_host.engine import make_model_manager
 
@@ -146,7 +169,9 @@ def processes(request, tmp_path_factory):
         "ALLOW_URL_INPUT_WITHOUT_FQDN": "True",
     }
     starts = {
-        "server": lambda folder: RealServer(folder, "--port", str(port)),
+        "server": lambda folder: RealServer(
+            folder, "--port", str(port), "--read-directory", str(make_pictures(folder / "pictures"))
+        ),
         "front_server": lambda folder: RealServer(folder, "--port", "0", **settings_of_front_server),
         "plain_server": lambda folder: RealServer(folder, "--port", "0", WORKFLOWS_PLUGINS=""),
         "tensor_native_run": TensorNativeRun,
@@ -159,6 +184,24 @@ def processes(request, tmp_path_factory):
                 waits.callback(started[name].wait)
                 interrupts.callback(started[name].interrupt)
         yield started
+
+
+def make_pictures(folder):
+    """A folder that the playground may read: images, a folder in it, and what is not to be read."""
+    from tests.scenes import image_png
+
+    inner = folder / "inner"
+    inner.mkdir(parents=True)
+    for number, path in enumerate([folder / "0.png", folder / "1.png", inner / "2.png"]):
+        path.write_bytes(image_png(number))
+    (folder / "notes.txt").write_text("no image")
+    outside = folder.parent / "outside"
+    outside.mkdir()
+    (outside / "secret.png").write_bytes((folder / "0.png").read_bytes())
+    (folder / "link.png").symlink_to(outside / "secret.png")
+    (folder / "link").symlink_to(outside)
+    (folder / "to_inner").symlink_to(inner)
+    return folder
 
 
 def free_port():

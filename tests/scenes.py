@@ -2,6 +2,7 @@
 
 from functools import cache
 
+import cv2
 import numpy as np
 import supervision as sv
 
@@ -17,6 +18,11 @@ def scene(number: int) -> Scene:
 
 def image_bgr(number: int) -> np.ndarray:
     return np.ascontiguousarray(scene(number).image[..., ::-1])
+
+
+def image_png(number: int) -> bytes:
+    """The scene as a PNG file."""
+    return cv2.imencode(".png", image_bgr(number))[1].tobytes()
 
 
 def true_boxes(number: int, colour: str | None = None, shape: str | None = None) -> np.ndarray:

@@ -15,9 +15,11 @@ PACKAGE = ROOT / "workflow_blocks"
 MAY_IMPORT = {
     "__init__": {"blocks", "inference_host"},
     "__main__": {"commands"},
-    "commands": {"running", "evaluation", "blocks", "inference_host", "moondream2", "datasets"},
+    "commands": {"running", "cluster", "evaluation", "blocks", "inference_host", "moondream2", "datasets"},
+    "api": {"running", "evaluation", "inference_host", "datasets"},
+    "cluster": {"running", "blocks", "inference_host", "datasets"},
     "running": {"blocks", "inference_host", "moondream2", "datasets"},
-    "evaluation": {"inference_host", "moondream2", "datasets"},
+    "evaluation": {"running", "blocks", "inference_host", "moondream2", "datasets"},
     "blocks": {"moondream2", "datasets"},
     "inference_host": {"moondream2"},
     "moondream2": set(),

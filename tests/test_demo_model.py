@@ -6,7 +6,7 @@ import pytest
 import safetensors
 
 from tests.scenes import FIRST_SEED
-from training.evaluate import evaluate, false_alarms_of_other_things
+from training.evaluate_shapes import evaluate, false_alarms_of_other_things
 from workflow_blocks.bundled_model import demo_model_folder
 
 SEEDS = range(FIRST_SEED + 1000, FIRST_SEED + 1030)

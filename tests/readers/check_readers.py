@@ -19,6 +19,11 @@ import numpy as np
 # Pixels by which boxes may differ.
 TOLERANCES = {"coco": 0.02, "yolo": 0.02, "pascal_voc": 1.01}
 HEIGHT, WIDTH = 97, 131
+# One epoch, to see that Ultralytics trains at all.
+TRAINING = {
+    **{"epochs": 1, "imgsz": 64, "batch": 4, "device": "cpu", "workers": 0},
+    **{"plots": False, "amp": False, "verbose": False},
+}
 COLON, NO_COLON = "a: b # c", "a b c"
 
 # A class name and a box (x_min, y_min, x_max, y_max) for each object, by image file name.
@@ -199,19 +204,7 @@ def ultralytics_check_and_training(folder, expected):
                 for c, b in zip(label["cls"].ravel(), boxes, strict=True)
             ]
         compare(found, expected[split], "yolo")
-    model = YOLO("yolov8n.yaml")
-    model.train(
-        data=yaml,
-        epochs=1,
-        imgsz=64,
-        batch=4,
-        device="cpu",
-        workers=0,
-        plots=False,
-        amp=False,
-        verbose=False,
-        project=str(folder / "ultralytics"),
-    )
+    YOLO("yolov8n.yaml").train(data=yaml, project=str(folder / "ultralytics"), **TRAINING)
 
 
 @reader("Ultralytics: one split only")
@@ -223,6 +216,87 @@ def ultralytics_one_split_only(folder, expected):
         raise AssertionError("make_exports did not write it")
     data = check_det_dataset(str(single / "data.yaml"), autodownload=False)
     assert all(Path(data[key]).is_dir() for key in ("train", "val"))
+
+
+def compare_masks(found: dict[str, np.ndarray], folder: Path) -> None:
+    """Masks by image file name, of which each object covers what was written up to its border."""
+    expected = np.load(folder / "masks.npz")
+    assert set(found) == set(expected.files), set(found) ^ set(expected.files)
+    for name in expected.files:
+        mask, right = found[name].astype(bool), expected[name]
+        assert mask.shape == right.shape, (name, mask.shape, right.shape)
+        iou = (mask & right).sum() / (mask | right).sum()
+        assert iou > 0.9, (name, iou)
+
+
+def filled(polygons: list[np.ndarray], height: int, width: int) -> np.ndarray:
+    """The mask of outlines (N, 2) in pixels, by the even-odd rule."""
+    import cv2
+
+    mask = np.zeros((height, width), np.uint8)
+    cv2.fillPoly(mask, [np.round(polygon).astype(np.int32) for polygon in polygons], 1)
+    return mask
+
+
+@reader("masks, datumaro: COCO")
+def datumaro_masks_coco(folder, expected):
+    import datumaro
+
+    folder = folder / "masks" / "coco"
+    dataset = datumaro.Dataset.import_from(str(folder), "roboflow_coco")
+    found = {}
+    for item in dataset:
+        height, width = item.media.size
+        parts = [
+            a.image
+            if a.type == datumaro.AnnotationType.mask
+            else filled([np.reshape(a.points, (-1, 2))], height, width)
+            for a in item.annotations
+            if a.type in (datumaro.AnnotationType.mask, datumaro.AnnotationType.polygon)
+        ]
+        found[Path(item.media.path).name] = np.any(parts, axis=0)
+    compare_masks(found, folder)
+
+
+@reader("masks, Ultralytics: YOLO outlines and training")
+def ultralytics_masks(folder, expected):
+    from ultralytics import YOLO
+    from ultralytics.data import YOLODataset
+    from ultralytics.data.utils import check_det_dataset
+
+    folder = folder / "masks" / "yolo"
+    yaml = str(folder / "data.yaml")
+    data = check_det_dataset(yaml, autodownload=False)
+    found = {}
+    for key in ("train", "val"):
+        for label in YOLODataset(img_path=data[key], data=data, augment=False, task="segment").labels:
+            height, width = label["shape"]
+            outlines = [segment * [width, height] for segment in label["segments"]]
+            found[Path(label["im_file"]).name] = filled(outlines, height, width)
+    compare_masks(found, folder)
+    YOLO("yolov8n-seg.yaml").train(data=yaml, project=str(folder / "ultralytics"), **TRAINING)
+
+
+@reader("masks, FiftyOne: COCO")
+def fiftyone_masks_coco(folder, expected):
+    from fiftyone.utils.coco import COCODetectionDatasetImporter
+
+    folder = folder / "masks" / "coco"
+    found = {}
+    for split in ("train", "valid"):
+        labels = folder / split / "_annotations.coco.json"
+        importer = COCODetectionDatasetImporter(
+            data_path=str(folder / split), labels_path=str(labels), label_types="segmentations"
+        )
+        with importer:
+            for path, metadata, label in importer:
+                height, width = metadata.height, metadata.width
+                objects = label["segmentations"] if isinstance(label, dict) else label
+                mask = np.zeros((height, width), bool)
+                for item in objects.detections:
+                    mask |= item.to_segmentation(frame_size=(width, height)).mask.astype(bool)
+                found[Path(path).name] = mask
+    compare_masks(found, folder)
 
 
 @reader("albumentations: YOLO rows")

@@ -11,7 +11,9 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from tests.datasets.test_details import MASKS, box_of
 from workflow_blocks.datasets.dataset import Dataset
+from workflow_blocks.datasets.details import Detail, with_mask
 from workflow_blocks.datasets.formats import FORMATS
 
 HEIGHT, WIDTH = 97, 131
@@ -26,9 +28,24 @@ CLASS_NAMES = [
     "1",
     "{}",
     "x" * 256,
+    "\u0646\u06cc\u0645\u200c\u0641\u0627\u0635\u0644\u0647",
+    "👩\u200d👩\u200d👧",
+    "हिन्दी",
+    "null",
+    "../up",
+    "=1+1",
 ]
 SPLITS = {"train": range(24), "valid": range(24, 32), "test": range(32, 36)}
-NAMES = ["photo {}.jpg", "фото_{}.jpg", "a.b.{}.jpeg", "images {}.jpg", "{}"]
+NAMES = [
+    *("photo {}.jpg", "фото_{}.jpg", "a.b.{}.jpeg", "images {}.jpg", "{}", "-rf{}.jpg", "a:b*?{}.jpg"),
+    *(
+        "\u0646\u06cc\u0645\u200c\u0641\u0627\u0635\u0644\u0647 {}.jpg",
+        f"{'x' * 300}{{}}.jpg",
+        "C:\\x\\y{}.jpg",
+        "a%20b#{}.jpg",
+        "e\u0301{}.png",
+    ),
+]
 
 
 def boxes_of(number):
@@ -47,7 +64,7 @@ def boxes_of(number):
 
 
 def main(folder: Annotated[Path, typer.Argument(help="A new folder.")]):
-    """Writes the datasets, and expected.json."""
+    """Writes the datasets, expected.json, and datasets with masks."""
     expected = {split: {} for split in SPLITS}
     for name in FORMATS:
         with Dataset(folder / name, name) as dataset:
@@ -62,6 +79,28 @@ def main(folder: Annotated[Path, typer.Argument(help="A new folder.")]):
     with Dataset(folder / "yolo_one_split", "yolo") as dataset:
         dataset.add(np.zeros((HEIGHT, WIDTH, 3), np.uint8), [(1, 2, 9, 8)], ["star"], "train")
     (folder / "expected.json").write_text(json.dumps(expected))
+    for name in ("coco", "yolo"):
+        write_masks(folder / "masks" / name, name)
+
+
+def write_masks(folder, format):
+    """Each mask twice, in an image of its own: in the split for training and in that for validation."""
+    written = {}
+    with Dataset(folder, format) as dataset:
+        for split in ("train", "valid"):
+            for name, mask in MASKS.items():
+                image = np.random.default_rng(len(written)).integers(0, 256, (*mask.shape, 3), np.uint8)
+                detail = with_mask(Detail(0.25, name), mask)
+                path = dataset.add(
+                    image,
+                    [box_of(mask)],
+                    ["thing"],
+                    split,
+                    source_name=f"{split} {name}.png",
+                    details=[detail],
+                )
+                written[path.name] = mask
+    np.savez(folder / "masks.npz", **written)
 
 
 if __name__ == "__main__":
