@@ -1,7 +1,8 @@
-"""Draws the pictures of `workflows/` again, from the definitions and the bundled model: `make gallery`."""
+"""Draws the pictures of `workflows/` and of the playground again, with the bundled model: `make gallery`."""
 
 import base64
 import json
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -13,10 +14,10 @@ from typing import Any
 import cv2
 import numpy as np
 import supervision as sv
+from playwright.sync_api import FilePayload, Page, ViewportSize, sync_playwright
 from rich.progress import track
 
-from training.sample_video import FILE as SAMPLE_VIDEO
-from training.sample_video import N_FRAMES
+from tests.real_server import running_server
 from training.scenes import SceneOptions, UInt8Array, draw_scene
 from workflow_blocks.commands.messages import hide_warnings_of_libraries
 from workflow_blocks.inference_host.engine import (
@@ -28,8 +29,11 @@ from workflow_blocks.running.definitions import read_definition
 from workflow_blocks.running.files import SAMPLE_IMAGES
 
 FOLDER = Path("docs/gallery")
+SAMPLE_VIDEO = Path("workflow_blocks/sample_video/crossing.mp4")
 HEIGHT, GAP, JPEG_QUALITY = 360, 8, 85
 PROMPTS = ["red circle", "blue star", "square"]
+# The playground's page, in CSS pixels.
+PAGE_SIZE = ViewportSize(width=1360, height=800)
 
 
 def main() -> None:
@@ -38,6 +42,7 @@ def main() -> None:
     hide_warnings_of_libraries()
     for name, draw in track(PICTURES.items(), description="Drawing"):
         save(draw(), FOLDER / f"{name}.jpg")
+    draw_playground()
 
 
 def detect_and_visualize() -> list[UInt8Array]:
@@ -57,6 +62,18 @@ def detect_visualize_export() -> list[UInt8Array]:
 
 def count_by_prompt() -> list[UInt8Array]:
     return [picture("count_by_prompt", image, prompts=PROMPTS) for image in samples("clutter", "gradient")]
+
+
+def count_by_class() -> list[UInt8Array]:
+    return [picture("count_by_class", image) for image in samples("clutter", "gradient")]
+
+
+def continue_if_class() -> list[UInt8Array]:
+    """An image with the class, with boxes, and one without it, unchanged."""
+    images = samples("clutter", "stars")
+    results = run("continue_if_class", image=images)
+    drawn = [result["visualization"] for result in results]
+    return [image if one is None else one.numpy_image for image, one in zip(images, drawn, strict=True)]
 
 
 def redact_by_prompt() -> list[UInt8Array]:
@@ -136,11 +153,12 @@ def track_and_count_video() -> list[UInt8Array]:
     )
     pipeline.start(use_main_thread=True)
     pipeline.join()
-    return [frames[index] for index in (4, N_FRAMES - 2)]
+    return [frames[4], frames[-2]]
 
 
 def prompts_per_image() -> list[UInt8Array]:
-    prompts = [["red circle"], ["green triangle", "blue star"]]
+    # Colours follow the class ids, which are places in the list of an image.
+    prompts = [["red circle"], ["red circle", "blue star"]]
     results = run("prompts_per_image", image=samples("clutter", "gradient"), prompts=prompts)
     return [result["visualization"].numpy_image for result in results]
 
@@ -151,6 +169,8 @@ PICTURES: dict[str, Callable[[], list[UInt8Array]]] = {
         detect_and_visualize,
         detect_visualize_export,
         count_by_prompt,
+        count_by_class,
+        continue_if_class,
         redact_by_prompt,
         crop_and_prompt_again,
         tiled_small_objects,
@@ -160,6 +180,64 @@ PICTURES: dict[str, Callable[[], list[UInt8Array]]] = {
         prompts_per_image,
     )
 }
+
+
+def draw_playground() -> None:
+    """The playground's page in Chromium: trying prompts, and the review of labels."""
+    browser_file = shutil.which("chromium")
+    if browser_file is None:
+        raise SystemExit("the pictures of the playground need Chromium: apt-get install chromium")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running_server(Path(folder)) as server,
+        sync_playwright() as p,
+    ):
+        browser = p.chromium.launch(executable_path=browser_file, chromium_sandbox=False)
+        for show, is_dark in ((playground, False), (playground_review, True)):
+            page = browser.new_page(viewport=PAGE_SIZE, color_scheme="dark" if is_dark else "light")
+            page.goto(f"{server.address}/playground")
+            page.wait_for_selector(".card img")
+            show(page)
+            page.screenshot(path=FOLDER / f"{show.__name__}.jpg", type="jpeg", quality=JPEG_QUALITY)
+        browser.close()
+
+
+def playground(page: Page) -> None:
+    """Four images, three classes, one of them with two wordings and a threshold."""
+    page.click(".samples button:nth-child(1)")
+    page.click(".samples button:nth-child(4)")
+    page.fill(".classes li:first-child .more", "orange circle")
+    page.press(".classes li:first-child .more", "Enter")
+    detect(page)
+    page.locator(".classes input[type=range]").nth(2).fill("0.5")
+    page.locator("body").click(position={"x": 5, "y": 5})
+
+
+def playground_review(page: Page) -> None:
+    """Small pictures of many scenes; some boxes and an image are left out."""
+    page.click("#clear")
+    options = SceneOptions()
+    for seed in range(4_000_200, 4_000_212):
+        image = cv2.imencode(".png", np.ascontiguousarray(draw_scene(seed, options).image[..., ::-1]))[1]
+        file = FilePayload(name=f"scene_{seed % 100:02}.png", mimeType="image/png", buffer=image.tobytes())
+        page.set_input_files("#files", file)
+    for _ in PROMPTS:
+        page.locator(".classes .quiet").first.click()
+    for name in ("circle", "square", "triangle", "star"):
+        page.fill("#new-class", name)
+        page.press("#new-class", "Enter")
+    page.locator("#size").fill("220")
+    detect(page)
+    cards = page.locator(".card:has(.box)")
+    for card in (1, 4):
+        cards.nth(card).locator(".box").last.click(position={"x": 3, "y": 3})
+    cards.nth(6).locator(".title input").uncheck()
+
+
+def detect(page: Page) -> None:
+    page.click("#run")
+    page.wait_for_selector("#stop", state="hidden")
+    page.wait_for_selector("#run:not(:disabled)", timeout=120_000)
 
 
 def samples(*names: str) -> list[UInt8Array]:
