@@ -63,8 +63,10 @@ def embed_packed(model: Moondream2, packed: Packed) -> Tensor:
     embeddings = model.text.embed(packed.tokens).clone()
     is_coordinate = (packed.kinds == X) | (packed.kinds == Y)
     is_size = packed.kinds == SIZE
-    embeddings[is_coordinate] = model.region.encode_coordinate(packed.values[is_coordinate][:, 0])
-    embeddings[is_size] = model.region.encode_size(packed.values[is_size])
+    # Under autocast these are bfloat16.
+    coordinates = model.region.encode_coordinate(packed.values[is_coordinate][:, 0])
+    sizes = model.region.encode_size(packed.values[is_size])
+    embeddings[is_coordinate], embeddings[is_size] = coordinates.to(embeddings), sizes.to(embeddings)
     return embeddings
 
 
@@ -84,16 +86,11 @@ def decode_packed(
         queries, keys, values = _split(block.heads(normed, rotation), text.config)
         _, seen_keys, seen_values = _split(seen, text.config)
         keys, values = torch.cat((seen_keys, keys), dim=2), torch.cat((seen_values, values), dim=2)
-        # The guided heads do the same with the attention weights at hand.
-        n_guided = GUIDED_HEADS if index == GUIDED_LAYER else 0
-        attended = F.scaled_dot_product_attention(
-            queries[:, n_guided:], keys[:, n_guided:], values[:, n_guided:], mask
-        )
-        if n_guided:
-            scores = queries[:, :n_guided] @ keys[:, :n_guided].mT / math.sqrt(text.config.head_dim)
-            weights = scores.masked_fill(~mask, -math.inf).softmax(dim=-1)
-            guided = weights[..., : seen.shape[1]]
-            attended = torch.cat((weights @ values[:, :n_guided], attended), dim=1)
+        scores = queries * text.config.head_dim**-0.5 @ keys.mT
+        weights = scores.masked_fill(~mask, -math.inf).softmax(dim=-1).to(values.dtype)
+        if index == GUIDED_LAYER:
+            guided = weights[:, :GUIDED_HEADS, :, : seen.shape[1]]
+        attended = weights @ values
         x = block.add(x, normed, attended.transpose(1, 2).flatten(2))
     assert guided is not None
     return x, guided

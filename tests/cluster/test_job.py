@@ -163,7 +163,8 @@ def test_three_hundred_images_with_two_workers_of_which_one_is_killed(job, tmp_p
     assert (summary.n_images, summary.n_failed) == (300, 0)
     rows = rows_of(tmp_path / "out")
     assert len(rows) == 300
-    assert len({row["worker"] for row in rows.values()}) == 3
+    # The one that replaces the killed worker may be ready only after all images are done.
+    assert len({row["worker"] for row in rows.values()}) in (2, 3)
 
 
 POISON = {

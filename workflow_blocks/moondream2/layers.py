@@ -157,15 +157,21 @@ def attend(heads: Tensor, n_heads: int) -> Tensor:
     """
     n_kv = (heads.shape[2] - n_heads) // 2
     queries, keys, values = heads.transpose(1, 2).split([n_heads, n_kv, n_kv], dim=1)
-    if (
-        heads.dtype == torch.bfloat16
-        and heads.device.type == "cpu"
-        and multiplies_bfloat16()
-        and not torch.compiler.is_compiling()
-    ):
-        return _attend_in_products(queries, keys, values)
+    if heads.dtype == torch.bfloat16 and heads.device.type == "cpu" and not torch.compiler.is_compiling():
+        if heads.requires_grad:
+            return _attend_in_training(queries, keys, values)
+        if multiplies_bfloat16():
+            return _attend_in_products(queries, keys, values)
     attended = F.scaled_dot_product_attention(queries, keys, values, enable_gqa=n_kv != n_heads)
     return attended.transpose(1, 2).flatten(2)
+
+
+def _attend_in_training(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """The same, in steps that are learnt through: PyTorch's fused attention takes most of a step to do so."""
+    group = queries.shape[1] // keys.shape[1]
+    scores = queries * queries.shape[-1] ** -0.5 @ keys.repeat_interleave(group, dim=1).mT
+    weights = scores.softmax(dim=-1).to(values.dtype)
+    return (weights @ values.repeat_interleave(group, dim=1)).transpose(1, 2).flatten(2)
 
 
 # Attention scores that stay in a CPU's cache between the two products and the softmax.
