@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.draw import FOLDER, publish
-from benchmarks.measure import drawn_image, machine, show, unseen
+from benchmarks.measure import console, drawn_image, machine, unseen
 from workflow_blocks.cluster.config import ClusterConfig
 from workflow_blocks.cluster.fetch import fetch
 from workflow_blocks.cluster.job import Job, run_job, run_parts
@@ -190,7 +190,8 @@ def main(
         row = (f"{figures['images_per_second']:.2f}", f"{figures['seconds_for_an_image']:.3f}")
         table.add_row(name, *row, f"{figures['overhead']:.1%}")
     table.add_row("without Ray", "", f"{results['seconds_without_ray']:.3f}", "")
-    show(table)
+    table.caption = results["machine"]
+    console.print(table)
     print(json.dumps(results, indent=1))
     publish("cluster", results, folder)
 
