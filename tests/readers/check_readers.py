@@ -299,6 +299,19 @@ def fiftyone_masks_coco(folder, expected):
     compare_masks(found, folder)
 
 
+@reader("Hugging Face datasets: captions")
+def datasets_captions(folder, expected):
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    from datasets import load_dataset
+
+    for name, texts in json.loads((folder / "captions" / "expected.json").read_text()).items():
+        found = load_dataset("imagefolder", data_dir=str(folder / "captions" / name))
+        assert {split: sorted(found[split]["text"]) for split in found} == {
+            {"valid": "validation"}.get(split, split): sorted(captions) for split, captions in texts.items()
+        }
+        assert all(image.size == (WIDTH, HEIGHT) for split in found for image in found[split]["image"])
+
+
 @reader("albumentations: YOLO rows")
 def albumentations_yolo_rows(folder, expected):
     import albumentations

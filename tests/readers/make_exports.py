@@ -81,6 +81,20 @@ def main(folder: Annotated[Path, typer.Argument(help="A new folder.")]):
     (folder / "expected.json").write_text(json.dumps(expected))
     for name in ("coco", "yolo"):
         write_masks(folder / "masks" / name, name)
+    captions = {name: write_captions(folder / "captions" / name, name) for name in FORMATS}
+    (folder / "captions" / "expected.json").write_text(json.dumps(captions))
+
+
+def write_captions(folder, format):
+    """The captions by split; one image of each split has none."""
+    texts = {"train": ['a "red" car\nin two lines', "", "zwei Bälle"], "valid": ["a dog", ""]}
+    rng = np.random.default_rng(1)
+    with Dataset(folder, format) as dataset:
+        for split, captions in texts.items():
+            for caption in captions:
+                image = rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+                dataset.add(image, [(1, 2, 9, 8)], ["star"], split, caption=caption)
+    return texts
 
 
 def write_masks(folder, format):
