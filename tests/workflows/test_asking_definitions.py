@@ -3,6 +3,7 @@
 import base64
 import csv
 import io
+import json
 import shutil
 
 import cv2
@@ -12,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from tests.stand_ins import GOLDEN
-from tests.workflows.definitions import NEED_ANSWERS
+from tests.workflows.definitions import NEED_ANSWERS, detection_step, workflow
 from tests.workflows.test_definitions import webhook  # noqa: F401 - a fixture
 from workflow_blocks.blocks.moondream2.tasks import TASKS, Task
 from workflow_blocks.running.definitions import read_definition as definition
@@ -142,6 +143,39 @@ def test_caption_and_tag_writes_a_row_for_each_image(run_workflow, package_that_
     assert [row["image_name"] for row in rows] == ["a.png"] * len(IMAGES)
     assert [row["tags"] for row in rows] == ["dog; red circle"] * len(IMAGES)
     assert [row["caption"] for row in rows] == [result["caption"] for result in results]
+
+
+def test_the_export_takes_the_caption_of_each_image(run_workflow, text_package, tmp_path):
+    ask = {
+        "type": "workflow_blocks/moondream2@v1",
+        "name": "caption",
+        "images": "$inputs.image",
+        "task_type": "caption",
+        "max_tokens": 6,
+        "model_version": text_package,
+    }
+    export = {
+        "type": "workflow_blocks/detections_dataset_export@v1",
+        "name": "export",
+        "images": "$inputs.image",
+        "predictions": "$steps.detection.predictions",
+        "caption": "$steps.caption.output",
+        "target_directory": str(tmp_path),
+        "split": "train",
+    }
+    document = workflow(
+        detection_step(model_version=text_package),
+        ask,
+        export,
+        outputs={"caption": "$steps.caption.output", "failed": "$steps.export.error_status"},
+    )
+
+    results = run_workflow(document, image=IMAGES, prompts=PROMPTS)
+
+    assert [result["failed"] for result in results] == [False] * len(IMAGES)
+    lines = [json.loads(line) for line in (tmp_path / "train" / "metadata.jsonl").read_text().splitlines()]
+    assert sorted(line["text"] for line in lines) == sorted(result["caption"] for result in results)
+    assert len({line["file_name"] for line in lines}) == len(IMAGES)
 
 
 def test_count_by_pointing_counts_the_points(run, text_model):
