@@ -59,7 +59,7 @@ evaluate: $(READY) ## Measure the demo model on scenes that it has never seen.
 	$(BIN)/python -m training.evaluate
 
 benchmarks: $(READY) ## Measure speed and memory side by side, and draw docs/benchmarks (an hour).
-	@for name in prompts dtypes images default_id skills answers joined evaluation time_spent overhead released_size scores point_scores dataset_export remote cluster soak; do \
+	@for name in prompts dtypes images default_id skills answers joined evaluation time_spent overhead released_size scores point_scores dataset_export remote cluster soak playground; do \
 	  $(BIN)/python -m benchmarks.$$name || exit 1; \
 	done
 

@@ -40,7 +40,9 @@ def test_our_block_and_core_blocks_do_the_same_work(package, model_manager):
         np.testing.assert_allclose(boxes, expected[visible], atol=1)
 
 
-def test_only_the_image_cache_spares_core_blocks_the_encoding(package, monkeypatch):
+@pytest.mark.parametrize("is_bundled", [False, True])
+def test_only_the_image_cache_spares_core_blocks_the_encoding(package, is_bundled, monkeypatch):
+    package = demo_model_folder() if is_bundled else package
     encoded, encode = [], Runtime._encode
     monkeypatch.setattr(
         Runtime,

@@ -1,12 +1,18 @@
 """What the tests of the playground's page do on it."""
 
+from __future__ import annotations
+
 import base64
 import shutil
+from typing import TYPE_CHECKING
 
 import pytest
 import requests
 
 from tests.scenes import image_png
+
+if TYPE_CHECKING:
+    from playwright.sync_api import FilePayload, Page
 
 SCENE = 1
 CHROMIUM = shutil.which("chromium")
@@ -19,24 +25,42 @@ needs_chromium = pytest.mark.skipif(
 )
 
 
-def scene_file(number=SCENE, name="scene.png"):
+def scene_file(number: int = SCENE, name: str = "scene.png") -> FilePayload:
     return {"name": name, "mimeType": "image/png", "buffer": image_png(number)}
 
 
-def add_class(page, *prompts):
+def add_class(page: Page, *prompts: str) -> None:
     for prompt in prompts:
         page.fill("#new-class", prompt)
         page.press("#new-class", "Enter")
 
 
-def detect(page):
+def detect(page: Page) -> None:
     page.click("#run")
     page.wait_for_selector("#stop", state="hidden")
     page.wait_for_selector(DONE)
 
 
-def settle(page):
+def settle(page: Page) -> None:
     page.evaluate("() => new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+
+
+def set_slider(page: Page, value: float, row: int = 0) -> None:
+    slider = page.locator(".classes li input[type=range]").nth(row)
+    slider.evaluate(
+        "(node, value) => { node.value = value; node.dispatchEvent(new Event('input', {bubbles: true})) }",
+        value,
+    )
+    settle(page)
+
+
+def durations(page: Page, name: str) -> list[float]:
+    """Milliseconds of each of the page's measurements of that name."""
+    found: list[float] = page.evaluate(
+        "(name) => performance.getEntriesByName(name).map((one) => one.duration)", name
+    )
+    assert found
+    return found
 
 
 def run_definition(server, definition, number=SCENE):

@@ -23,9 +23,11 @@ from tests.running.page import (
     SCENE,
     add_class,
     detect,
+    durations,
     needs_chromium,
     run_definition,
     scene_file,
+    set_slider,
     settle,
 )
 from tests.scenes import image_bgr, image_png, recall, true_boxes
@@ -36,15 +38,6 @@ from workflow_blocks.running.playground.access import Access
 from workflow_blocks.running.playground.routes import add_playground
 
 pytestmark = needs_chromium
-
-
-def set_slider(page, value, row=0):
-    slider = page.locator(".classes li input[type=range]").nth(row)
-    slider.evaluate(
-        "(node, value) => { node.value = value; node.dispatchEvent(new Event('input', {bubbles: true})) }",
-        value,
-    )
-    settle(page)
 
 
 def shown_boxes(page, card=0):
@@ -531,8 +524,7 @@ def download_dataset(page, format, folder):
     return read_labelled(folder / format, "valid", format)
 
 
-def test_300_boxes_are_fast(open_page):
-    """The figures of the page: 50 ms from the answer to the boxes, 8 ms for a move of a slider."""
+def test_a_slider_hides_some_of_300_boxes(open_page):
     page = open_page()
     page.set_input_files("#files", scene_file())
     add_class(page, "shape", "star")
@@ -548,21 +540,18 @@ def test_300_boxes_are_fast(open_page):
         route.fulfill(response=answer, json=document)
 
     page.route("**/workflows/run", with_300_boxes)
-    for _ in range(4):
-        detect(page)
+    detect(page)
     assert page.locator(".box").count() == 300
     for step in range(1, 41):
         set_slider(page, step / 50, row=step % 2)
 
-    drawn = durations(page, "playground:boxes")
-    # What a move does at once, and what it does before the next frame.
-    moved = [np.median(durations(page, f"playground:{part}")[-40:]) for part in ("slider", "refresh")]
     assert 0 < page.locator(".box:not([hidden])").count() < 300
-    assert min(drawn) <= 50
-    assert sum(moved) <= 8
+    # What `benchmarks.playground` reads.
+    assert len(durations(page, "playground:boxes")) == 1
+    assert len(durations(page, "playground:slider")) == len(durations(page, "playground:refresh")[-40:]) == 40
 
 
-def test_a_change_is_quick_with_many_images(open_page):
+def test_a_slider_of_many_images(open_page):
     page = open_page()
     add_class(page, "shape", "star")
     page.evaluate(
@@ -577,11 +566,13 @@ def test_a_change_is_quick_with_many_images(open_page):
         base64.b64encode(cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))[1].tobytes()).decode(),
     )
     page.wait_for_selector("#summary:has-text('1,000 images')")
+    n_before = len(durations(page, "playground:refresh"))
 
     for step in range(1, 11):
         set_slider(page, step / 20, row=step % 2)
 
-    assert np.median(durations(page, "playground:refresh")[-10:]) <= 10
+    # A refresh for each move: of all images at once.
+    assert len(durations(page, "playground:refresh")[n_before:]) == 10
 
 
 @pytest.fixture
@@ -614,9 +605,3 @@ def test_the_token_opens_the_page(browser, address_with_token):
     page.wait_for_selector(READY)
     assert "secret" not in page.evaluate("document.cookie + JSON.stringify({...localStorage})")
     page.context.close()
-
-
-def durations(page, name):
-    found = page.evaluate("(name) => performance.getEntriesByName(name).map((one) => one.duration)", name)
-    assert found
-    return found

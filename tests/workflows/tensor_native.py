@@ -71,6 +71,35 @@ def test_a_table_takes_native_predictions(run_workflow):
     np.testing.assert_allclose([list(map(float, row.split(",")[4:])) for row in rows], boxes, atol=0.01)
 
 
+def test_a_log_has_the_columns_of_answers_though_its_first_image_is_empty(run_workflow, text_package):
+    answers = moondream2_step(
+        task_type="detection-grounded-classification",
+        grounding_detection="$steps.detection.predictions",
+        classes=["red", "blue"],
+    )
+    table = {
+        "type": "workflow_blocks/detections_table@v1",
+        "name": "table",
+        "predictions": "$steps.ask.predictions",
+        "image": "$inputs.image",
+    }
+    definition = workflow(
+        detection_step(),
+        answers,
+        table,
+        inputs=["prompts", "model"],
+        outputs={"log": "$steps.table.log_entry"},
+    )
+
+    blank = np.full((100, 100, 3), 255, np.uint8)
+    results = run_workflow(definition, image=[blank, image_bgr(0)], prompts="shape", model=text_package)
+
+    assert results[0]["log"] is None
+    (header, *rows) = results[1]["log"].splitlines()
+    assert header.endswith(",answer,answer_probability")
+    assert rows
+
+
 def moondream2_step(**fields):
     return {
         "type": "workflow_blocks/moondream2@v1",

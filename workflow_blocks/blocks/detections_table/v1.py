@@ -2,6 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
+import supervision as sv
 from inference.core.workflows.execution_engine.entities.base import OutputDefinition, WorkflowImageData
 from inference.core.workflows.execution_engine.entities.types import (
     IMAGE_KIND,
@@ -54,8 +55,8 @@ The block:
 5. Adds `frame_number` and `frame_time` to the rows of a video if `image` is set: the time in seconds from the
    start of a file, or the time of day of a stream
 6. Returns `content`, the text of the table, and `log_entry`, the same text, or nothing if nothing was
-   detected. The first `log_entry` of a workflow has the CSV header in any case, if it is known whether the
-   table needs the column `pixels_of` (see below)
+   detected. The first `log_entry` of a workflow has the CSV header in any case, if the columns are known: not
+   in Inference's tensor-native mode, and not if the table may need the column `pixels_of` (see below)
 
 CSV text starts with a header line. If nothing was detected, `content` has only the header line; JSON Lines
 text is then empty.
@@ -217,7 +218,9 @@ class DetectionsTableBlockV1(WorkflowBlock):
             content = rows_to_csv(rows, columns_of(detections, image, rows))
         else:
             content = rows_to_json_lines(rows)
-        has_header = table_format == "csv" and is_place_known(detections, image)
+        # In tensor-native mode, empty predictions do not tell which answers later ones will have.
+        are_columns_known = is_place_known(detections, image) and isinstance(predictions, sv.Detections)
+        has_header = table_format == "csv" and are_columns_known
         is_entry = bool(rows) or (has_header and not self._is_log_begun)
         self._is_log_begun |= is_entry
         return {"content": content, "log_entry": content if is_entry else None}
