@@ -72,10 +72,12 @@ def test_a_table_takes_native_predictions(run_workflow):
 
 
 def test_a_log_has_the_columns_of_answers_though_its_first_image_is_empty(run_workflow, text_package):
+    names = [f"question {letter}" for letter in "zay"]
     answers = moondream2_step(
-        task_type="detection-grounded-classification",
+        task_type="detection-grounded-visual-question-answering",
         grounding_detection="$steps.detection.predictions",
-        classes=["red", "blue"],
+        prompt=dict.fromkeys(names, "what?"),
+        max_tokens=2,
     )
     table = {
         "type": "workflow_blocks/detections_table@v1",
@@ -96,8 +98,10 @@ def test_a_log_has_the_columns_of_answers_though_its_first_image_is_empty(run_wo
 
     assert results[0]["log"] is None
     (header, *rows) = results[1]["log"].splitlines()
-    assert header.endswith(",answer,answer_probability")
     assert rows
+    # In the order in which they were asked.
+    columns = [f"answer_{name}{ending}" for name in names for ending in ("", "_probability")]
+    assert header.endswith(f",{','.join(columns)}")
 
 
 def moondream2_step(**fields):

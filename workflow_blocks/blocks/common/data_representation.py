@@ -3,6 +3,7 @@
 The engine's setting `ENABLE_TENSOR_DATA_REPRESENTATION` decides. This plugin's blocks use `supervision`.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import supervision as sv
@@ -43,13 +44,25 @@ def from_engine(predictions: Any, block_name: str, field: str = "predictions") -
         raise InvalidInputError(f"`{field}` is {shown(predictions)}; give the predictions of a step")
     try:
         if is_key_points:
-            return native_key_point_prediction_to_sv(predictions, block_name, "predictions")
-        return native_detections_to_sv(predictions)
+            detections = native_key_point_prediction_to_sv(predictions, block_name, "predictions")
+        else:
+            detections = native_detections_to_sv(predictions)
     except (KeyError, IndexError) as error:
         raise InvalidInputError(
             f"`{field}` holds detections whose class has no name ({error}); give the output of a "
             "detection step, with a name for each class"
         ) from error
+    boxes = predictions[1] if is_key_points else predictions
+    detections.data = _in_order(detections.data, boxes.bboxes_metadata or [])
+    return detections
+
+
+def _in_order(data: dict[str, Any], of_boxes: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The data in the order in which the boxes have it: the engine's conversion collects it in a set."""
+    names = dict.fromkeys(name for of_box in of_boxes for name in of_box if name in data)
+    return {name: values for name, values in data.items() if name not in names} | {
+        name: data[name] for name in names
+    }
 
 
 def key_points_to_engine(detections: sv.Detections) -> Any:
