@@ -81,7 +81,9 @@ class Rows:
         self._padding = lengths.max() - lengths  # (B,)
         self._is_padded = bool(self._padding.any())
         self._start = self._length = 0
-        # Each layer's own keys and values, (2, K, B, room, d).
+        # Each layer's own keys and values, (2, K, places, room, d). Rows that are dropped leave empty places
+        # until it is worth copying the others; `_places` (B,) then tells where these are.
+        self._places: Tensor | None = None
         no_room = (2, config.n_kv_heads, len(lengths), 0, config.head_dim)
         self._own = [prefixes[0][0].keys.new_empty(no_room) for _ in range(config.n_layers)]
         self._unseen: Tensor | None = None
@@ -126,14 +128,15 @@ class Rows:
         n_heads, n_kv = self._config.n_heads, self._config.n_kv_heads
         own = self._own[layer]
         new = heads[:, :, n_heads:].unflatten(2, (2, n_kv)).permute(2, 3, 0, 1, 4)
-        own[:, :, :, self._start : self._length] = new
+        places = slice(None) if self._places is None else self._places
+        own[:, :, places, self._start : self._length] = new
         own_keys, own_values = own[:, :, :, : self._length].unbind()
 
         # Query heads that share keys are taken as more tokens: (K, B, N = H / K * T, d).
         queries = heads[:, :, :n_heads] * width**-0.5
         queries = queries.view(n_rows, count, n_kv, -1, width).permute(2, 0, 3, 1, 4)
         queries = queries.reshape(n_kv, n_rows, -1, width)
-        own_scores = queries @ own_keys.mT
+        own_scores = self._times_own(queries, own_keys.mT)
         if self._unseen is not None:
             own_scores = own_scores.masked_fill(self._unseen, -math.inf)
         prefix_scores = self._times_prefix(queries, [prefix[layer].keys.mT for prefix in self._prefixes])
@@ -142,7 +145,7 @@ class Rows:
         attended = self._times_prefix(
             weights[..., : self._prefix_length], [prefix[layer].values for prefix in self._prefixes]
         )
-        attended = attended + weights[..., self._prefix_length :] @ own_values
+        attended = attended + self._times_own(weights[..., self._prefix_length :], own_values)
         attended = attended.view(n_kv, n_rows, -1, count, width).permute(1, 3, 0, 2, 4)
         return attended.reshape(n_rows, count, n_heads * width)
 
@@ -153,8 +156,9 @@ class Rows:
         self._prefixes = [prefix for prefix, count in zip(self._prefixes, counts, strict=True) if count]
         self._rows_of_prefix = [count for count in counts if count]
         self._padding = self._padding[rows]
-        for layer, own in enumerate(self._own):
-            self._own[layer] = own[:, :, rows]
+        self._places = rows if self._places is None else self._places[rows]
+        if 2 * len(rows) <= self._own[0].shape[2]:
+            self._put_own_at(self._places)
 
     def repeat(self, counts: Sequence[int]) -> None:
         """Makes of each row that many equal ones, side by side."""
@@ -162,8 +166,22 @@ class Rows:
         self._rows_of_prefix = [sum(next(of_rows) for _ in range(n_rows)) for n_rows in self._rows_of_prefix]
         repeats = torch.tensor(counts, device=self._padding.device)
         self._padding = self._padding.repeat_interleave(repeats)
+        places = torch.arange(len(counts), device=repeats.device) if self._places is None else self._places
+        self._put_own_at(places.repeat_interleave(repeats))
+
+    def _put_own_at(self, places: Tensor) -> None:
+        """Copies each row's own keys and values from its place in `places` (B,), and leaves none empty."""
         for layer, own in enumerate(self._own):
-            self._own[layer] = own.repeat_interleave(repeats, dim=2)
+            self._own[layer] = own[:, :, places]
+        self._places = None
+
+    def _times_own(self, factors: Tensor, own: Tensor) -> Tensor:
+        """Multiplies each row of `factors` (K, B, N, x) by the matrix (K, places, x, y) at its place."""
+        if self._places is None:
+            return factors @ own
+        with_empty = factors.new_zeros((factors.shape[0], own.shape[1], *factors.shape[2:]))
+        with_empty[:, self._places] = factors
+        return (with_empty @ own)[:, self._places]
 
     def _times_prefix(self, factors: Tensor, of_prefixes: Sequence[Tensor]) -> Tensor:
         """Multiplies each row of `factors` (K, B, N, x) by its image's matrix (K, x, y).
@@ -179,7 +197,10 @@ class Rows:
         return products[0] if len(products) == 1 else torch.cat(products, dim=1)
 
     def _grow(self, room: int) -> None:
-        for layer, old in enumerate(self._own):
+        """Makes room for so many own tokens of each row, and for no row that was dropped."""
+        places = slice(None) if self._places is None else self._places
+        self._places = None
+        for layer, old in enumerate(own[:, :, places] for own in self._own):
             new = old.new_zeros((*old.shape[:3], room, old.shape[4]))
             new[:, :, :, : old.shape[3]] = old
             self._own[layer] = new
