@@ -291,7 +291,7 @@ class _Writer:
         return rows[fit:]
 
     def _keep(self, is_kept: list[bool]) -> None:
-        self._decoding.keep(torch.tensor(is_kept).nonzero().squeeze(1).to(self._decoding.device))
+        self._decoding.keep(torch.tensor(is_kept).nonzero().squeeze(1))
 
     def _read_tokens(self) -> None:
         rows = self._rows()

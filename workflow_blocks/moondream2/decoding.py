@@ -59,7 +59,7 @@ class Decoding:
         self.hidden = self.model.text(embeddings.unsqueeze(1), self._rows)[:, -1]
 
     def keep(self, stay: Tensor) -> None:
-        """Drops all rows but those of the given indices, ascending."""
+        """Drops all rows but those of the given indices, ascending, on the CPU."""
         if len(stay) == len(self.places):
             return
         self.places, self.hidden = self.places[stay], self.hidden[stay]

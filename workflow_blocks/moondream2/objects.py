@@ -138,12 +138,12 @@ def _of_each_row(
 
 
 def _is_there_more(decoding: Decoding) -> tuple[Tensor, Tensor]:
-    """Whether each row continues with another object, and the probability of that, each (B,)."""
+    """Whether each row continues with another object, on the CPU, and the probability of that; each (B,)."""
     ids = decoding.model.config.tokenizer
     coord, end = decoding.logits_of((ids.coord_id, ids.eos_id)).unbind(dim=-1)
-    more = coord > end
+    more = (coord > end).cpu()  # the only wait for the device, unless rows may end
     # That decides for most rows. For the others, yet another token may be likelier than the end.
     others = (~more).nonzero().squeeze(1)
     if len(others):
-        more[others] = decoding.logits(others).argmax(dim=-1) != ids.eos_id
+        more[others] = decoding.logits(others).argmax(dim=-1).cpu() != ids.eos_id
     return more, torch.sigmoid(coord - end)

@@ -150,9 +150,10 @@ class Rows:
         return attended.reshape(n_rows, count, n_heads * width)
 
     def keep(self, rows: Tensor) -> None:
-        """Drops all rows but those of the given indices, ascending."""
+        """Drops all rows but those of the given indices, ascending, on the CPU."""
         ends = torch.tensor(self._rows_of_prefix).cumsum(0)
-        counts = torch.bincount(torch.bucketize(rows.cpu(), ends, right=True), minlength=len(ends)).tolist()
+        counts = torch.bincount(torch.bucketize(rows, ends, right=True), minlength=len(ends)).tolist()
+        rows = rows.to(self._padding.device)
         self._prefixes = [prefix for prefix, count in zip(self._prefixes, counts, strict=True) if count]
         self._rows_of_prefix = [count for count in counts if count]
         self._padding = self._padding[rows]
