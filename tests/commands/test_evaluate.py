@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.scenes import image_bgr, scene
-from tests.workflows.definitions import detection_step, workflow
+from tests.workflows.definitions import detection_step, detection_workflow, workflow
 from workflow_blocks.commands.app import app
 from workflow_blocks.datasets.dataset import Dataset
 from workflow_blocks.datasets.labelled import read_labelled
@@ -335,6 +335,25 @@ def test_no_option_is_ignored_by_a_workflow(dataset, tmp_path, words, problem):
     assert problem in " ".join(message.split())
 
 
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["--prompts", " "], "`prompts`"),
+        (["--prompts", "star", "--confidence", "1.5"], "`confidence`"),
+        (["--prompts", '{"star": "star"}', "--confidence", '{"circle": 0.5}'], "'circle'"),
+    ],
+)
+def test_values_that_a_step_refuses_are_told_once(dataset, tmp_path, words, problem):
+    own = detection_workflow(inputs=("prompts", "confidence"), confidence="$inputs.confidence")
+    file = write_json(tmp_path / "workflow.json", own)
+
+    message = evaluate(dataset, tmp_path / "o", "--workflow", file, "--", *words, code=1)
+
+    assert message.count("the workflow cannot be run") == 1
+    assert problem in message
+    assert not (tmp_path / "o" / "metrics.json").exists()
+
+
 @pytest.mark.parametrize("name", ["model", "prompts"])
 def test_a_parameter_is_given_once(dataset, tmp_path, name):
     prompts = write_json(tmp_path / "prompts.json", ["star"])
@@ -415,6 +434,14 @@ def test_wrong_options_say_what_is_wrong(dataset, tmp_path, words, problem):
         ('{"a b": "x", "a  b": "y"}', "two classes 'a b'"),
         ('{"prompts": {"a": "b"}, "confidence": {"a": 2}}', "`confidence` of 'a' is 2"),
         ('{"prompts": {"a": "b"}, "confidence": [1]}', "`confidence` is [1]"),
+        (
+            '{"prompts": {"a": "b", "c": "d"}, "confidence": {"a": 0.1, "b": 0.5, "*": 0}}',
+            "prompts.json: `confidence` has a threshold for 'b', which is no class; the classes are 'a', 'c'",
+        ),
+        (
+            json.dumps({"prompts": list(map(str, range(30))), "confidence": {"x" * 300: 0.5}}),
+            "which is no class; the classes are '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', ...",
+        ),
         ("[" * 100_000, "is not JSON"),
         ('{"helmet": "a", "helmet": "b"}', "prompts.json: the key 'helmet' is there twice"),
         ('{"prompts": {"a": "b"}, "confidence": {"a": 0, "a": 1}}', "prompts.json: the key 'a' is there"),
@@ -445,7 +472,7 @@ def test_wrong_prompt_files_say_what_is_wrong(tmp_path, content, problem):
         ({"prompts": {"a": "b"}}, {"a": ("b",)}, {}),
         ({"prompts": ["a", "b"], "confidence": 0.5}, {"a": ("a",), "b": ("b",)}, {"a": 0.5, "b": 0.5}),
         (
-            {"prompts": ["a", "b"], "confidence": {"a": 0.1, "*": 0.2, "c": 0.3}},
+            {"prompts": ["a", "b"], "confidence": {"a": 0.1, "*": 0.2}},
             {"a": ("a",), "b": ("b",)},
             {"a": 0.1, "b": 0.2},
         ),

@@ -20,7 +20,7 @@ from workflow_blocks.evaluation.searches import View, steps_of
 from workflow_blocks.image_files import ImageFileError, decode_image
 from workflow_blocks.inference_host.engine import make_engine, make_model_manager
 from workflow_blocks.running.errors import RunError, definition_problem, reason_of
-from workflow_blocks.running.parameters import ParameterError, image_input
+from workflow_blocks.running.parameters import ParameterError, check_values, image_input
 
 SETTINGS_FILE = "evaluation.json"
 DETECTIONS_FILE = "detections.jsonl"
@@ -106,11 +106,12 @@ def make_detector(
         A function of an image (H, W, 3), BGR, that gives boxes (N, 4), confidences (N,) and class names.
 
     Raises:
-        RunError: the workflow does not compile.
+        RunError: the workflow does not compile, or a step refuses a parameter.
     """
     try:
         engine = make_engine(definition, make_model_manager())
         image_parameter = image_input(definition)
+        check_values(engine._engine._compiled_workflow.input_substitutions, definition, parameters)
     except ParameterError as error:
         raise RunError(f"the workflow cannot be run: {error}") from error
     except ImportError:

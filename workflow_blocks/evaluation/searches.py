@@ -12,6 +12,8 @@ from workflow_blocks.running.parameters import BATCH_INPUT, parameter_inputs, va
 
 # What one step of the detection block takes.
 MAX_PROMPTS = 64
+# Classes that a message names.
+_MAX_LISTED = 10
 
 PromptsOfClasses = dict[str, tuple[str, ...]]
 
@@ -145,5 +147,14 @@ def _thresholds(source: str, confidence: object, classes: PromptsOfClasses) -> d
         if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= 1:
             raise RunError(f"{source}: `confidence` of {name!r} is {value!r}; give a number from 0 to 1")
     given = {normalized_prompt(name): float(value) for name, value in confidence.items()}
+    for name in given:
+        if name not in classes and name != "*":
+            known = ", ".join(
+                [*map(shortened, list(classes)[:_MAX_LISTED]), *["..."][: len(classes) > _MAX_LISTED]]
+            )
+            raise RunError(
+                f"{source}: `confidence` has a threshold for {shortened(name)}, which is no class; "
+                f"the classes are {known}"
+            )
     named = {name: given[name] for name in classes if name in given}
     return named | ({name: given["*"] for name in classes if name not in given} if "*" in given else {})
