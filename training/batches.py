@@ -3,6 +3,7 @@
 Shapes: B pictures, N crops, S crop size, g patches along a crop's side.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -125,7 +126,7 @@ def draw_ahead(batches: Batches, first: int, last: int, workers: int) -> Iterato
     ahead: dict[str, Any] = {"prefetch_factor": 6, "multiprocessing_context": "spawn"} if workers else {}
     loader = DataLoader(
         batches, batch_size=None, sampler=range(first, last), num_workers=workers,
-        worker_init_fn=_use_one_thread, **ahead,
+        worker_init_fn=_give_way, **ahead,
     )  # fmt: skip
     yield from loader
 
@@ -153,6 +154,9 @@ def cells_of(picture: Picture) -> UInt8Array:
     return np.where(coverage.max(axis=0) >= _MIN_COVERAGE, coverage.argmax(axis=0) + 1, 0).astype(np.uint8)
 
 
-def _use_one_thread(_: int) -> None:
+def _give_way(_: int) -> None:
+    """Draws when the training leaves a core idle: a thread of it that must wait holds up all others."""
+    if hasattr(os, "nice"):  # not on Windows
+        os.nice(10)
     torch.set_num_threads(1)
     cv2.setNumThreads(1)

@@ -24,7 +24,7 @@ import typer
 from torch import nn
 
 from training import checkpoints
-from training.batches import Batches, CropBatch, PictureBatch, draw_ahead
+from training.batches import SEED, Batches, CropBatch, PictureBatch, draw_ahead
 from training.checkpoints import Progress
 from training.demo_config import DEMO_CONFIG
 from training.evaluate_quickly import figures_of_crops, figures_of_pictures
@@ -37,8 +37,6 @@ from training.trainee import Trainee
 from workflow_blocks.moondream2.checkpoint import load_model
 from workflow_blocks.moondream2.config import Moondream2Config
 from workflow_blocks.moondream2.layers import multiplies_bfloat16
-
-SEED = 20261125
 
 
 @dataclass(frozen=True)
@@ -85,6 +83,7 @@ class Run:
     workers: int
     scale: float
     log: RunLog
+    seed: int = SEED
     seconds: float = 0.0  # of training before this process
 
     def steps_of(self, stage: Stage) -> int:
@@ -145,7 +144,8 @@ def run_stage(run: Run, stage: Stage, optimizers: tuple[torch.optim.Optimizer, .
 
 
 def batches_of(run: Run, stage: Stage, first: int, last: int) -> Iterator[CropBatch | PictureBatch]:
-    batches = Batches(run.styles, STAGES.index(stage), stage.batch_size, of_crops=stage is ENCODER)
+    of_crops = stage is ENCODER
+    batches = Batches(run.styles, STAGES.index(stage), stage.batch_size, of_crops, run.seed)
     return draw_ahead(batches, first, last, run.workers)
 
 
@@ -248,13 +248,16 @@ def main(
         Path | None, typer.Option(help="Where the package is written; by default 'package' in the folder.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, ... or auto.")] = "auto",
-    threads: Annotated[int, typer.Option(help="Threads of PyTorch on the CPU; 0 for as many as fit.")] = 0,
+    threads: Annotated[int, typer.Option(help="Threads of PyTorch on the CPU; 0 for all cores.")] = 0,
     workers: Annotated[int, typer.Option(help="Processes that draw pictures ahead.")] = 1,
     scale: Annotated[float, typer.Option(help="Stretches every stage; a small value tries the code.")] = 1.0,
     from_package: Annotated[
         Path | None,
         typer.Option("--from", help="Start from this package's weights, if there is no checkpoint."),
     ] = None,
+    seed: Annotated[
+        int, typer.Option(help="Of the pictures; with --from, another one draws pictures that are new to it.")
+    ] = SEED,
     finish_minutes: Annotated[
         float | None,
         typer.Option(
@@ -270,8 +273,7 @@ def main(
         typer.secho(f"Error: {error}", err=True, fg="red")
         raise typer.Exit(1) from error
     torch.manual_seed(SEED)
-    # A thread that shares its core with a worker holds up all others: that took twice as long on two cores.
-    torch.set_num_threads(threads or max(1, (os.cpu_count() or 1) - workers))
+    torch.set_num_threads(threads or os.cpu_count() or 1)
     torch.set_float32_matmul_precision("high")
     folder.mkdir(parents=True, exist_ok=True)
     trainee = Trainee()
@@ -279,7 +281,7 @@ def main(
         start_from(trainee, from_package, folder)
     target = choose_device(device)
     log = RunLog(folder, [stage.name for stage in STAGES])
-    run = Run(folder, trainee.to(target), target, styles, unseen, workers, scale, log)
+    run = Run(folder, trainee.to(target), target, styles, unseen, workers, scale, log, seed)
     work: Callable[[], None] = (
         (lambda: train(run)) if finish_minutes is None else (lambda: finish(run, finish_minutes))
     )

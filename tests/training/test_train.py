@@ -149,13 +149,17 @@ def test_finishing_without_a_checkpoint_is_refused(tmp_path):
 
 
 @pytest.mark.long
-def test_training_goes_on_from_a_package(trained, tmp_path):
-    run_training(tmp_path, from_package=trained / "package")
+def test_training_goes_on_from_a_package_with_other_pictures(trained, tmp_path):
+    losses = []
+    for seed in (train.SEED, 5):
+        run_training(tmp_path / str(seed), from_package=trained / "package", seed=seed)
+        entries = RunLog(tmp_path / str(seed) / "run", [stage.name for stage in train.STAGES]).entries()
+        assert {entry["stage"] for entry in entries} == {"joint"}
+        losses.append(entries[0]["losses"])
 
-    entries = RunLog(tmp_path / "run", [stage.name for stage in train.STAGES]).entries()
-    assert {entry["stage"] for entry in entries} == {"joint"}
+    assert losses[0] != losses[1]
     assert (
-        Runtime.from_folder(tmp_path / "package").model.config
+        Runtime.from_folder(tmp_path / "5" / "package").model.config
         == Runtime.from_folder(trained / "package").model.config
     )
 
