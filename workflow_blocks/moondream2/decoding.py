@@ -87,15 +87,17 @@ def _embed(model: Moondream2, prompts: Sequence[PromptTokens]) -> Tensor:
     padding = [max(map(len, prompts)) - len(prompt) for prompt in prompts]
     ids = [[0] * pad + list(prompt.ids) for pad, prompt in zip(padding, prompts, strict=True)]
     embeddings = model.text.embed(torch.tensor(ids, device=device))
-    for row, (pad, prompt) in enumerate(zip(padding, prompts, strict=True)):
-        if prompt.coordinates:
-            places, values = zip(*prompt.coordinates, strict=True)
-            numbers = torch.tensor(values, device=device)
-            embeddings[row, [pad + place for place in places]] = model.region.encode_coordinate(numbers)
-        if prompt.sizes:
-            places, widths, heights = zip(*prompt.sizes, strict=True)
-            sizes = torch.tensor([widths, heights], device=device).T
-            embeddings[row, [pad + place for place in places]] = model.region.encode_size(sizes)
+    rows = list(enumerate(zip(padding, prompts, strict=True)))
+    coordinates = [(row, pad + place, x) for row, (pad, prompt) in rows for place, x in prompt.coordinates]
+    sizes = [(row, pad + place, w, h) for row, (pad, prompt) in rows for place, w, h in prompt.sizes]
+    if coordinates:
+        of_rows, places, values = zip(*coordinates, strict=True)
+        encoded = model.region.encode_coordinate(torch.tensor(values, device=device))
+        embeddings[list(of_rows), list(places)] = encoded
+    if sizes:
+        of_rows, places, widths, heights = zip(*sizes, strict=True)
+        encoded = model.region.encode_size(torch.tensor([widths, heights], device=device).T)
+        embeddings[list(of_rows), list(places)] = encoded
     return embeddings
 
 
