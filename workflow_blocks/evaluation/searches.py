@@ -149,12 +149,11 @@ def _thresholds(source: str, confidence: object, classes: PromptsOfClasses) -> d
     given = {normalized_prompt(name): float(value) for name, value in confidence.items()}
     for name in given:
         if name not in classes and name != "*":
-            known = ", ".join(
-                [*map(shortened, list(classes)[:_MAX_LISTED]), *["..."][: len(classes) > _MAX_LISTED]]
-            )
+            known = ", ".join(map(shortened, list(classes)[:_MAX_LISTED]))
+            more = ", ..." if len(classes) > _MAX_LISTED else ""
             raise RunError(
                 f"{source}: `confidence` has a threshold for {shortened(name)}, which is no class; "
-                f"the classes are {known}"
+                f"the classes are {known}{more}"
             )
     named = {name: given[name] for name in classes if name in given}
     return named | ({name: given["*"] for name in classes if name not in given} if "*" in given else {})
