@@ -209,11 +209,22 @@ def _start_keeper(n_before: int) -> Any:
 def _run_parts(config: ClusterConfig, store: Store, keeper: Any, parts: Sequence[int], worker: type) -> None:
     """Lets the workers write these parts.
 
-    When a node goes, Ray starts its workers elsewhere: if there is no room, as soon as others have nothing
-    more to do.
-
     Raises:
         ClusterError: a worker raised an error.
+    """
+    # Raised here, where no frame refers to the workers: they end, and free their CPUs, when nothing does.
+    if failure := _failure_of_parts(config, store, keeper, parts, worker):
+        reason, details = failure
+        raise ClusterError(reason) from RuntimeError(details)
+
+
+def _failure_of_parts(
+    config: ClusterConfig, store: Store, keeper: Any, parts: Sequence[int], worker: type
+) -> tuple[str, str] | None:
+    """Lets the workers write these parts; returns why and how that failed, or None.
+
+    When a node goes, Ray starts its workers elsewhere: if there is no room, as soon as others have nothing
+    more to do.
     """
     ray = import_ray()
     quiet_data_context()
@@ -236,11 +247,10 @@ def _run_parts(config: ClusterConfig, store: Store, keeper: Any, parts: Sequence
         for _ in written.iter_batches(batch_size=None, prefetch_batches=0):
             pass
     except ray.exceptions.RayError as error:
-        if reason := _why_useless(keeper):
-            raise ClusterError(reason) from error
-        raise ClusterError(
-            f"a worker failed: {_last_line(error)}; the same command continues the job"
-        ) from error
+        reason = _why_useless(keeper)
+        reason = reason or f"a worker failed: {_last_line(error)}; the same command continues the job"
+        return reason, without_secrets(str(error))
+    return None
 
 
 def _why_useless(keeper: Any) -> str | None:

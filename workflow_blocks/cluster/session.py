@@ -1,5 +1,6 @@
 """Connects to Ray, or starts it on this machine, quietly and without usage reports."""
 
+import gc
 import logging
 import os
 import socket
@@ -138,6 +139,7 @@ def check_capacity(config: ClusterConfig) -> None:
     while (fits := fitting_workers(config)) < config.min_workers:
         if time.monotonic() > end or fitting_workers(config, ray.cluster_resources()) < config.min_workers:
             break
+        gc.collect()  # workers of a job that failed in this program end when nothing refers to them
         time.sleep(0.5)
     else:
         return
