@@ -1,6 +1,7 @@
 """Image files: complete ones as Inference decodes them, all others refused."""
 
 import io
+import os
 import struct
 import zlib
 
@@ -108,6 +109,19 @@ def test_a_huge_image_is_refused_by_its_header(size, monkeypatch):
 def test_other_files_are_no_images(content):
     with pytest.raises(ImageFileError, match="not an image"):
         decode_image(content)
+
+
+def test_no_program_is_started_for_an_image(tmp_path, monkeypatch):
+    started = tmp_path / "started"
+    (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {started}\n")
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n{} loop\n%%EOF\n"
+
+    with pytest.raises(ImageFileError, match="not an image"):
+        decode_image(postscript)
+
+    assert not started.exists()
 
 
 def test_a_name_that_is_not_utf8_is_read(tmp_path):

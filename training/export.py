@@ -1,15 +1,19 @@
-"""Writes a trained model as the bundled package."""
+"""Writes a trained model as the bundled package, and the heads that only training uses beside it."""
 
 import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
+from training.trainee import Trainee
 from workflow_blocks.inference_host.model_package import write_package_files
 from workflow_blocks.moondream2.checkpoint import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE
 from workflow_blocks.moondream2.model import Moondream2
+
+# Of the bundled model.
+BUNDLED_HEADS = Path(__file__).parent / "heads.safetensors"
 
 
 def export_package(model: Moondream2, tokenizer: Tokenizer, folder: Path) -> None:
@@ -22,3 +26,20 @@ def export_package(model: Moondream2, tokenizer: Tokenizer, folder: Path) -> Non
     document = {"model_type": "moondream1", "config": model.config.model_dump(mode="json")}
     (folder / CONFIG_FILE).write_text(json.dumps(document, indent=1) + "\n")
     write_package_files(folder)
+
+
+def heads_beside(package: Path) -> Path:
+    return package.with_name(f"{package.name}.heads.safetensors")
+
+
+def save_heads(trainee: Trainee, file: Path) -> None:
+    save_file({name: tensor.to(torch.float16) for name, tensor in _heads(trainee).items()}, file)
+
+
+def load_heads(trainee: Trainee, file: Path) -> None:
+    trainee.load_state_dict({**trainee.state_dict(), **load_file(file)})
+
+
+def _heads(trainee: Trainee) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = trainee.state_dict()
+    return {name: tensor for name, tensor in state.items() if not name.startswith("model.")}

@@ -6,9 +6,9 @@ Three stages, each resumed from the last checkpoint when run again:
 2. decoder: the text decoder and region heads, on what the encoder sees;
 3. joint: everything together.
 
-The learning rate stays level until the end of a stage, so that a run can be stopped at any time and
-finished: `--finish MINUTES` lets the rate fall from the last checkpoint on and writes a package; the run
-itself stays as it is.
+In the last stage the learning rate falls in a line to nothing: losses fall with it. `--scale` makes the
+stages shorter, for less time. `--finish MINUTES` lets the rate fall faster, from the last checkpoint on, and
+writes a package; the run itself stays as it is.
 """
 
 import os
@@ -28,7 +28,7 @@ from training.batches import SEED, Batches, CropBatch, PictureBatch, draw_ahead
 from training.checkpoints import Progress
 from training.demo_config import DEMO_CONFIG
 from training.evaluate_quickly import figures_of_crops, figures_of_pictures
-from training.export import export_package
+from training.export import BUNDLED_HEADS, export_package, heads_beside, load_heads, save_heads
 from training.folder import training_folder
 from training.icons import UNSEEN_SET, Drawings, IconsError, load_drawings, load_trained_drawings
 from training.run_log import FIGURES, RunLog
@@ -57,7 +57,7 @@ class Stage:
 
 ENCODER = Stage("encoder", 9000, 64, 2e-3, fall=0.25, last_rate=0.1, evaluate_every=500)
 DECODER = Stage("decoder", 6000, 16, 1.2e-3, fall=0.0, last_rate=1.0, evaluate_every=1500)
-JOINT = Stage("joint", 16000, 16, 8e-4, fall=0.25, last_rate=0.01, evaluate_every=1000)
+JOINT = Stage("joint", 16000, 16, 7e-4, fall=1.0, last_rate=0.01, evaluate_every=1000)
 STAGES = (ENCODER, DECODER, JOINT)
 
 WARM_UP_STEPS = 200
@@ -234,12 +234,17 @@ def finish(run: Run, minutes: float) -> None:
 
 
 def start_from(trainee: Trainee, package: Path, folder: Path) -> None:
-    """Begins the joint stage with a package's weights."""
+    """Begins the joint stage with a package's weights, and the heads that training left beside it.
+
+    Other packages get the heads of the bundled model: new ones would at first teach nothing right.
+    """
     config = Moondream2Config.from_file(package / "config.json")
     if config.model_dump(exclude={"tokenizer"}) != DEMO_CONFIG.model_dump(exclude={"tokenizer"}):
         raise typer.BadParameter(f"{package} has other sizes than training makes", param_hint="--from")
     model = load_model(package, config, torch.device("cpu"), torch.float32)
     trainee.model.load_state_dict(model.state_dict())
+    own = heads_beside(package)
+    load_heads(trainee, own if own.exists() else BUNDLED_HEADS)
     checkpoints.save(folder, trainee, optimizers_of(trainee, JOINT), Progress(JOINT.name, 0, 0.0))
 
 
@@ -301,6 +306,7 @@ def main(
     work()
     output = output or folder / "package"
     export_package(run.trainee.model.cpu(), make_tokenizer(), output)
+    save_heads(run.trainee, heads_beside(output))
     typer.echo(f"The model is in {output}; `python -m training.evaluate --package {output}` measures it.")
 
 

@@ -13,6 +13,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 MAX_PIXELS = 178_956_970
 # No encoded image within that limit is larger: four channels of 16 bits, uncompressed.
 MAX_BYTES = 8 * MAX_PIXELS
+# The formats of `IMAGE_SUFFIXES`, as Pillow names them. Of others it starts programs: Ghostscript for EPS.
+FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "GIF", "JPEG2000", "PPM")
 # What OpenCV can decode only since version 5.
 _DECODED_BY_PILLOW = ("GIF",)
 
@@ -50,7 +52,7 @@ def decode_image(content: bytes) -> npt.NDArray[np.uint8]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, about large images and odd metadata
         try:
-            with Image.open(io.BytesIO(content)) as picture:
+            with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
                 if picture.width * picture.height > MAX_PIXELS:
                     raise ImageFileError(
                         f"too large: {picture.width} x {picture.height} pixels; the limit is {MAX_PIXELS:,}"

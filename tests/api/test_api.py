@@ -9,6 +9,7 @@ import cv2
 import pytest
 
 from tests.scenes import image_bgr, scene
+from tests.workflows.definitions import detection_step, workflow
 from workflow_blocks.api import ArgumentError, evaluate, label_folder, run_folder
 from workflow_blocks.api.errors import naming
 from workflow_blocks.datasets.dataset import Dataset
@@ -121,6 +122,35 @@ def test_a_result_shows_itself_as_text_and_in_a_notebook(labelled):
     assert set(re.findall(r"<(\w+)", html)) <= {
         *("div", "p", "b", "table", "tr", "th", "td", "ul", "li", "figure", "figcaption", "img"),
     }
+
+
+def test_a_relative_output_shows_itself_too(images, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path, target_is_directory=True)
+
+    for output in ("results/labels", "link/results/others"):
+        result = label_folder([images / "b.png"], ["star"], output, split="train", progress=False)
+        assert result.split_sizes == {"train": 1}
+        assert "1 in train" in repr(result)
+
+
+def test_a_workflow_s_own_outputs_show_themselves(images, tmp_path):
+    definition = workflow(
+        detection_step(prompts=["star"]),
+        {
+            "type": "roboflow_core/property_definition@v1",
+            "name": "nested",
+            "data": "$steps.detection.counts",
+            "operations": [],
+        },
+        inputs=[],
+        outputs={"counts": "$steps.detection.attributes"},
+    )
+
+    result = run_folder(definition, [images / "b.png"], tmp_path / "o", progress=False)
+
+    assert "1 done" in repr(result)
+    assert result.counts == {}
 
 
 def test_progress_is_a_function_that_wraps_the_files(images, tmp_path, capsys):

@@ -6,6 +6,7 @@ from workflow_blocks.cluster.addresses import (
     AddressError,
     address_in,
     has_credentials,
+    name_of,
     place_of,
     without_credentials,
     without_secrets,
@@ -93,6 +94,18 @@ def test_a_local_file_is_found_again_by_its_address(tmp_path, name):
 
     assert place.path == str(file)
     assert place_of(str(file)).path == str(file)
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        ("file:///a/my%20photo%20%C3%A9.jpg", "my photo é.jpg"),
+        ("s3://bucket/a/100%25.jpg", "100%25.jpg"),
+        ("/a/b.jpg", "b.jpg"),
+    ],
+)
+def test_names_of_files(address, name):
+    assert name_of(address) == name
 
 
 def test_an_unknown_scheme_is_refused():

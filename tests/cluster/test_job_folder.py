@@ -29,13 +29,19 @@ def test_secrets_are_not_written(definition, images, tmp_path, kind):
         {"type": "WorkflowParameter", "name": "usual", "kind": [kind], "default_value": "hidden2"},
         {"type": "WorkflowParameter", "name": "server", "default_value": "https://me:hidden3@host/"},
     ]
-    changed = definition | {"inputs": [*definition["inputs"], *inputs]}
+    headers = {"Authorization": "Bearer hidden5", "Accept": "text/plain"}
+    sink = {"type": "roboflow_core/webhook_sink@v1", "name": "sink", "headers": headers, "api_key": "hidden6"}
+    changed = definition | {
+        "inputs": [*definition["inputs"], *inputs],
+        "steps": [*definition["steps"], sink],
+    }
     parameters = {"given": "hidden1", "prompts": ["https://host/?token=hidden4", "dog"]}
 
     start(JobFolder(Store(str(tmp_path / "out"))), changed, parameters, images)
 
     assert all(b"hidden" not in content for content in contents_of(tmp_path / "out").values())
     job = json.loads((tmp_path / "out" / JOB_FILE).read_text())
+    assert job["definition"]["steps"][-1]["headers"] == {"Authorization": "***", "Accept": "text/plain"}
     assert job["parameters"] == {"given": "***", "prompts": ["https://host/?token=***", "dog"]}
 
 

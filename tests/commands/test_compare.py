@@ -174,6 +174,35 @@ def test_a_package_without_own_code_shows_ours_alone(run_compare, outcomes, tmp_
     assert len(list((tmp_path / "out").glob("comparison_*.jpg"))) == 4
 
 
+def test_a_bad_image_and_odd_names_cost_nothing_else(run_compare, outcomes, tmp_path):
+    results, _ = outcomes
+    results["plugin", None] = measured("float32", n_images=2)
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (folder / "bad.png").write_bytes(b"no image")
+    for name in (os.fsdecode(b"caf\xe9.png"), "n" * 230 + ".png"):
+        (folder / name).write_bytes(cv2.imencode(".png", np.zeros((90, 90, 3), np.uint8))[1].tobytes())
+
+    done = run_compare("--model", "moondream2-demo", "--input", folder)
+
+    assert done.exit_code == 1
+    assert "Failed: bad.png: not an image" in done.output
+    assert len(list((tmp_path / "out").glob("comparison_*.png"))) == 2
+
+
+def test_a_comparison_of_others_is_kept(run_compare, outcomes, tmp_path):
+    (tmp_path / "out").mkdir()
+    for name in ("comparison.json", "plugin.log"):
+        (tmp_path / "out" / name).write_text("{}")
+
+        done = run_compare("--model", "moondream2-demo")
+
+        assert done.exit_code == 1
+        assert "holds files that no comparison has made" in " ".join(done.output.split())
+        assert (tmp_path / "out" / name).read_text() == "{}"
+        (tmp_path / "out" / name).unlink()
+
+
 def test_own_code_that_fails_is_named_with_the_reason(run_compare, outcomes, package):
     results, jobs = outcomes
     results["plugin", "bfloat16"], results["plugin", "float32"] = measured("bfloat16"), measured("float32")

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from tests.scenes import image_bgr, scene
 from tests.workflows.definitions import detection_step, detection_workflow, workflow
+from workflow_blocks.bundled_model import demo_model_folder
 from workflow_blocks.commands.app import app
 from workflow_blocks.datasets.dataset import Dataset
 from workflow_blocks.datasets.labelled import read_labelled
@@ -362,6 +363,46 @@ def test_a_parameter_is_given_once(dataset, tmp_path, name):
     message = evaluate(dataset, tmp_path / "o", "--workflow", "detect_objects", *words, code=1)
 
     assert f"`{name}` is given before and after `--`" in " ".join(message.split())
+
+
+def test_prompts_in_the_output_are_kept(dataset, evaluated, tmp_path):
+    output, _ = evaluated
+    before = (output / "prompts.json").read_bytes()
+
+    printed = evaluate(dataset, output, "--prompts", output / "prompts.json", "--again", code=1)
+
+    assert "holds the input" in " ".join(printed.split())
+    assert (output / "prompts.json").read_bytes() == before
+
+
+def test_a_workflow_does_not_write_to_the_dataset(dataset, tmp_path):
+    words = ["--workflow", "label_a_dataset", "--target_directory", dataset]
+
+    printed = evaluate(dataset, tmp_path / "o", *words, code=1)
+
+    assert "holds the input" in " ".join(printed.split())
+
+
+def test_a_sink_that_fails_fails_the_image(dataset, tmp_path):
+    (tmp_path / "file").touch()
+    words = ["--workflow", "label_a_dataset", "--target_directory", tmp_path / "file"]
+
+    printed = evaluate(dataset, tmp_path / "o", *words, code=1)
+
+    assert "no image could be processed: failed: " in printed
+
+
+def test_other_weights_in_the_same_folder_need_another_output(dataset, tmp_path, monkeypatch):
+    package = shutil.copytree(demo_model_folder(), tmp_path / "package")
+    evaluate(dataset, tmp_path / "o", "--model", package)
+    evaluate(dataset, tmp_path / "o", "--model", package)
+    content = bytearray((package / "model.safetensors").read_bytes())
+    content[-4:] = b"\0\0\0\0"
+    (package / "model.safetensors").write_bytes(content)
+
+    printed = evaluate(dataset, tmp_path / "o", "--model", package, code=1)
+
+    assert "holds an evaluation of" in printed
 
 
 def test_another_dataset_needs_another_output(dataset, evaluated, tmp_path):

@@ -198,6 +198,36 @@ def test_of_two_years_of_coco_the_split_must_name_one(tmp_path):
     assert read_labelled(tmp_path, "val2017").images[0].path.parent.name == "val2017"
 
 
+def test_repeated_ids_of_coco_are_named_and_the_first_counts(tmp_path):
+    for name in ("a.png", "b.png"):
+        write_image(tmp_path / "valid" / name)
+    coco(
+        tmp_path,
+        [{"id": 1, "file_name": "a.png"}, {"id": 1, "file_name": "b.png"}],
+        [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5]}],
+        [{"id": 1, "name": "x"}, {"id": 1, "name": "y"}],
+    )
+
+    dataset = read_labelled(tmp_path, "valid")
+
+    assert [(image.path.name, len(image.boxes)) for image in dataset.images] == [("a.png", 1)]
+    assert [dataset.class_names[one] for one in dataset.images[0].class_ids] == ["x"]
+    problems = " ".join(map(str, dataset.problems))
+    assert "another image has its id 1" in problems
+    assert "another category has its id 1" in problems
+
+
+def test_images_of_yolo_in_folders_below(tmp_path):
+    write_text(tmp_path / "data.yaml", 'names: ["cat", "dog"]', "val: images/val")
+    for place in ("val/a", "val/cam2/b"):
+        write_image(tmp_path / "images" / f"{place}.png")
+        write_text(tmp_path / "labels" / f"{place}.txt", GOOD_ROW)
+
+    dataset = read_labelled(tmp_path, "val")
+
+    assert [(image.path.name, len(image.boxes)) for image in dataset.images] == [("a.png", 1), ("b.png", 1)]
+
+
 def test_captions_alone_are_an_error_that_names_their_file(tmp_path):
     coco_itself(tmp_path, "val2017", "captions")
 

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.scenes import image_bgr
+from tests.workflows.definitions import workflow
 from workflow_blocks.commands.app import app
 
 VIDEO = Path(__file__).parents[2] / "workflow_blocks" / "sample_video" / "crossing.mp4"
@@ -204,6 +205,27 @@ def test_a_failing_sink_fails_the_file(run, folder):
 
     assert code == 1
     assert "000.jpg: failed: " in output
+
+
+def test_an_error_status_that_is_not_of_a_sink_fails_nothing(run, folder, tmp_path, text_package):
+    write_images(folder, range(1))
+    ask = {
+        "type": "workflow_blocks/moondream2@v1",
+        "name": "ask",
+        "images": "$inputs.image",
+        "prompt": "How many?",
+        "parse_as": "number",
+        "max_tokens": 5,
+        "model_version": text_package,
+    }
+    outputs = {"unclear": "$steps.ask.error_status", "number": "$steps.ask.output"}
+    (tmp_path / "own.json").write_text(json.dumps(workflow(ask, inputs=[], outputs=outputs)))
+
+    code, output = run("own.json", "-i", folder)
+
+    assert code == 0, output
+    results = json.loads((tmp_path / "results" / "own" / "000.jpg" / "results.json").read_text())
+    assert results == {"unclear": True, "number": None}
 
 
 def test_of_many_failures_the_first_are_shown(run, folder):

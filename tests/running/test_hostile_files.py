@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -17,6 +18,7 @@ from tests.running.test_video_files import with_index_first, write_video
 from tests.scenes import image_bgr
 from tests.test_image_files import FILES, encoded, png_of_size
 from workflow_blocks.commands.app import app
+from workflow_blocks.running.output import OutputFolder
 
 JPEG = encoded("JPEG")
 
@@ -448,6 +450,26 @@ def test_a_killed_run_is_continued(images, tmp_path):
     assert len(list((tmp_path / "out").glob("*/results.json"))) == 40
     assert {path.name for path in (tmp_path / "out").glob("*.jpg")} == {f"{n:02}.jpg" for n in range(40)}
     assert len(rows(tmp_path / "out")) == 40
+
+
+def test_what_a_killed_run_wrote_is_known_to_the_next(images, tmp_path):
+    others = tmp_path / "out" / "dataset"
+    output = OutputFolder(tmp_path / "out", [others])
+    output.open({"parameters": 1}, again=False)
+    others.mkdir()
+    (others / "made.jpg").write_bytes(b"by the run that was killed")
+    (others / "made_later.jpg").write_bytes(b"by somebody")
+    os.utime(tmp_path / "out" / "progress.jsonl", (0, time.time() - 3600))
+    next_run = OutputFolder(tmp_path / "out", [others])
+    next_run.open({"parameters": 1}, again=True)
+    assert sorted(path.name for path in others.iterdir()) == ["made.jpg", "made_later.jpg"]
+
+    (others / "made.jpg").write_bytes(b"by the second run, which is killed, too")
+    (others / "new.jpg").write_bytes(b"likewise")
+    last = OutputFolder(tmp_path / "out", [others])
+    last.open({"parameters": 2}, again=True)
+
+    assert sorted(path.name for path in others.iterdir()) == ["made.jpg", "made_later.jpg"]
 
 
 def test_a_picture_too_wide_for_jpeg_fails_its_file(images):

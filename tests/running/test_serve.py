@@ -85,6 +85,9 @@ def test_bundled_definitions_are_updated_and_those_of_users_are_kept(saved):
     saved.write_text(first.replace("count_by_prompt", "an older release"))
     install_definitions()
     assert saved.read_text() == first
+    saved.write_text(first[:40])  # as a server that was killed would have left it
+    install_definitions()
+    assert saved.read_text() == first
 
     own = json.dumps({"id": "count_by_prompt", "config": "{}"})
     saved.write_text(own)

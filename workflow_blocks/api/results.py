@@ -12,6 +12,7 @@ from typing import Any
 from PIL import Image, ImageColor, ImageDraw, ImageOps
 from rich.console import Console
 
+from workflow_blocks.image_files import FORMATS
 from workflow_blocks.running.files import shown
 from workflow_blocks.running.folder import Run, RunResult
 from workflow_blocks.running.report import count_boxes, counts_by_class, outputs_of, print_summary
@@ -107,7 +108,7 @@ class FolderResult:
         drawn = sorted(self.result.results[path].rglob("*"))
         pictures = [file for file in drawn if file.suffix.lower() in _PICTURE_SUFFIXES]
         try:
-            with Image.open(pictures[0] if pictures else path) as opened:
+            with Image.open(pictures[0] if pictures else path, formats=FORMATS) as opened:
                 image = ImageOps.exif_transpose(opened).convert("RGB")
         except (OSError, ValueError, Image.DecompressionBombError):
             return None  # the image was moved, or only OpenCV reads it
@@ -124,6 +125,8 @@ class FolderResult:
         names = list(self.counts)
         draw = ImageDraw.Draw(image)
         for box in boxes if isinstance(boxes, list) else []:
+            if not {"x", "y", "width", "height", "class"} <= box.keys():  # of a classification
+                continue
             width, height = box["width"] * scale, box["height"] * scale
             left, top = box["x"] * scale - width / 2, box["y"] * scale - height / 2
             number = names.index(box["class"]) if box["class"] in names else 0
@@ -146,7 +149,8 @@ class LabelledFolder(FolderResult):
         split = self.run.parameters["split"]
         shares = {split: 1} if isinstance(split, str) else split
         paths = [outputs.get("image_path") for outputs in self.outputs.values()]
-        places = [Path(path).relative_to(self.dataset).parts[0] for path in paths if path]
+        folder = self.dataset.resolve()
+        places = [Path(path).resolve().relative_to(folder).parts[0] for path in paths if path]
         return {name: places.count(name) for name, share in shares.items() if share > 0}
 
     def _notes(self) -> list[str]:

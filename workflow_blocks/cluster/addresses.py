@@ -144,8 +144,19 @@ def without_secrets(text: str) -> str:
     return _FIELD.sub(lambda field: f"{field[1]}{field[2]}={MASK}" if _is_secret(field) else field[0], text)
 
 
+def is_secret_name(name: str) -> bool:
+    """Whether a field of this name holds a key, a token or the like."""
+    return _SECRET_FIELD.fullmatch(name) is not None
+
+
 def _is_secret(field: re.Match[str]) -> bool:
-    return _SECRET_FIELD.fullmatch(unquote(field[2])) is not None
+    return is_secret_name(unquote(field[2]))
+
+
+def name_of(address: str) -> str:
+    """The name of a file: what follows the last slash; only `file://` addresses are escaped."""
+    name = address.rpartition("/")[2]
+    return os.fsdecode(unquote_to_bytes(name)) if address.lower().startswith("file://") else name
 
 
 @cache

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
-from urllib.parse import unquote
 
 import pyarrow as pa
 
+from workflow_blocks.cluster.addresses import name_of
 from workflow_blocks.cluster.errors import ClusterError
 from workflow_blocks.cluster.fetch import FetchError, fetch
 from workflow_blocks.cluster.job_folder import JobFolder
@@ -225,7 +225,7 @@ def _labelled(export: Export, class_names: Sequence[str], number: int, row: Mapp
     original = fetch(row["uri"])
     image = decode_image(original)
     height, width = image.shape[:2]
-    name = unquote(PurePosixPath(row["uri"]).name)
+    name = name_of(row["uri"])
     suffix = ".png" if PurePosixPath(name).suffix.lower() == ".png" else ".jpg"
     boxes = [box for box in row["detections"] if export.detections in (None, box["output"])]
     content = content_of(image)

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from workflow_blocks.blocks.common.masking import MASK
-from workflow_blocks.cluster.addresses import AddressError, resolved, without_secrets
+from workflow_blocks.cluster.addresses import AddressError, is_secret_name, resolved, without_secrets
 from workflow_blocks.cluster.errors import ClusterError
 from workflow_blocks.cluster.manifest import Images, Manifest, write_manifest
 from workflow_blocks.cluster.parts import FAILURES_FOLDER, ROWS_FOLDER, failures_file, part_of
@@ -223,5 +223,14 @@ def _cleaned(value: Any) -> Any:
     if isinstance(value, list):
         return [_cleaned(item) for item in value]
     if isinstance(value, dict):
-        return {_cleaned(name): _cleaned(item) for name, item in value.items()}
+        return {
+            _cleaned(name): MASK if _is_secret_text(name, item) else _cleaned(item)
+            for name, item in value.items()
+        }
     return value
+
+
+def _is_secret_text(name: object, value: object) -> bool:
+    """Whether a field is named as one of a secret, such as `api_key` or `Authorization`, and holds a text."""
+    is_text = isinstance(value, str) and not value.startswith("$")
+    return is_text and isinstance(name, str) and is_secret_name(name)

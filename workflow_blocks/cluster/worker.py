@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from workflow_blocks.cluster.addresses import without_credentials, without_secrets
+from workflow_blocks.cluster.addresses import name_of, without_credentials, without_secrets
 from workflow_blocks.cluster.config import ClusterConfig
 from workflow_blocks.cluster.errors import ClusterError
 from workflow_blocks.cluster.fetch import FetchError
@@ -22,9 +21,9 @@ from workflow_blocks.cluster.rows import Result, split_outputs, table_of
 from workflow_blocks.image_files import ImageFileError
 from workflow_blocks.inference_host.engine import make_engine, make_model_manager, use_local_settings
 from workflow_blocks.running.errors import FileError, reason_of
-from workflow_blocks.running.folder import check_sinks
 from workflow_blocks.running.parameters import BATCH_INPUT, IMAGE_NAME_PARAMETER, image_input
 from workflow_blocks.running.settings import check_settings
+from workflow_blocks.running.sinks import check_sinks
 
 # Decoded images of one run together, so that a batch of large photographs fits into memory: 400 MB.
 MAX_PIXELS_AT_ONCE = 2**27
@@ -172,7 +171,7 @@ class WorkflowRunner:
 
     def _inputs_of(self, batch: Sequence[_Loaded]) -> dict[str, Any]:
         inputs = dict(self._config.parameters)
-        names = [PurePosixPath(loaded.image.uri).name for loaded in batch]
+        names = [name_of(loaded.image.uri) for loaded in batch]
         if self._takes_names():
             inputs[IMAGE_NAME_PARAMETER] = names[0]
         for entry in self._definition["inputs"]:

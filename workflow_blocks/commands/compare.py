@@ -58,7 +58,8 @@ def compare(
 
     console = Console(highlight=False)
     with exit_with_message(ComparisonError, PackageNotFoundError, RunError, ParameterError):
-        package, files = package_folder(model), _images(images or source)
+        package = package_folder(model)
+        files, failures = _images(images or source)
         words = _prompts(prompts or [], further_prompts or [])
         refuse_inputs_inside([output], files)
         _make_folder(output)
@@ -68,7 +69,14 @@ def compare(
                 status.update(f"Running {title} on {len(files)} images...")
 
             comparison = compare_classes(package, files, words, output, show)
-    _report(comparison, output, console)
+        try:
+            _report(comparison, output, console)
+        except OSError as error:
+            raise RunError(f"{output} cannot be written: {error.strerror}") from error
+    for path, reason in failures.items():
+        console.print(f"[red]Failed: {escape(shown(Path(path.name)))}: {escape(reason)}[/]", soft_wrap=True)
+    if failures:
+        raise typer.Exit(1)
 
 
 def _report(comparison: "Comparison", output: Path, console: Console) -> None:
@@ -113,28 +121,35 @@ def _prompts(first: Sequence[str], further: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(word.strip() for word in words))
 
 
-def _images(source: Path) -> list[Path]:
+def _images(source: Path) -> tuple[list[Path], dict[Path, str]]:
+    """The images that can be read, and why others cannot."""
     files = find_files(source)
     images = files if source.is_file() else [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
     if not images:
         raise RunError(f"no image ({', '.join(sorted(IMAGE_SUFFIXES))}) in {source}")
+    failures: dict[Path, str] = {}
     for path in images:
         try:
             read_image_file(path)
         except ImageFileError as error:
-            raise RunError(f"{shown(path)} is {error}") from error
-    return [path.resolve() for path in images]
+            failures[path] = str(error)
+    if len(failures) == len(images):
+        raise RunError(f"{shown(images[0])} is {failures[images[0]]}")
+    return [path.resolve() for path in images if path not in failures], failures
 
 
 def _make_folder(output: Path) -> None:
     from workflow_blocks.evaluation.comparison_pictures import PREFIX
-    from workflow_blocks.evaluation.comparison_report import FILE
+    from workflow_blocks.evaluation.comparison_report import FILE, is_comparison
 
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"{output} cannot be made: {error.strerror}; choose another --output") from error
-    if not (output / FILE).exists() and any(output.glob(f"{PREFIX}*")):
+    theirs = [*output.glob(f"{PREFIX}*"), *output.glob("*.log")]
+    if (output / FILE).exists():
+        theirs = [] if is_comparison(output / FILE) else [output / FILE]
+    if theirs:
         raise RunError(f"{output} holds files that no comparison has made; choose another --output")
     if not os.access(output, os.W_OK):
         raise RunError(f"{output} cannot be written to; choose another --output")

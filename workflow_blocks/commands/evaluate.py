@@ -14,7 +14,8 @@ from workflow_blocks.inference_host.engine import use_local_settings
 from workflow_blocks.inference_host.runtime_choice import RuntimeChoiceError
 from workflow_blocks.running.definitions import read_definition
 from workflow_blocks.running.errors import RunError
-from workflow_blocks.running.folder import progress_bar
+from workflow_blocks.running.folder import progress_bar, sink_folders
+from workflow_blocks.running.output import refuse_inputs_inside
 from workflow_blocks.running.parameters import (
     ParameterError,
     parameter_inputs,
@@ -136,6 +137,8 @@ def _evaluate(
     from workflow_blocks.evaluation.evaluation import evaluate_prompts, evaluate_workflow
     from workflow_blocks.evaluation.searches import read_prompts
 
+    if prompts:
+        refuse_inputs_inside([output], [prompts])
     place = f"{dataset.resolve().name}, {split}"
     given = read_prompts(prompts) if prompts else None
     with progress_bar(console) as progress:
@@ -149,6 +152,7 @@ def _evaluate(
         definition = read_definition(workflow)
         own = _parameters(definition, words, model, prompts)
         parameters = with_directories_in(output, own, definition)
+        refuse_inputs_inside(sink_folders(definition, parameters), [image.path for image in images.images])
         thresholds = given.thresholds if given else None
         title = f"{Path(workflow).stem} on {place}"
         return evaluate_workflow(

@@ -123,15 +123,15 @@ def _images_of_yolo(
             # Roboflow writes `../valid/images` for a folder that is beside data.yaml.
             both = [[base / text.removeprefix("../") for base in (root, folder)] for text in texts]
             found = [next(filter(Path.exists, bases), folder) for bases in both]
-            yield [image for place in found for image in _images_at(place, folder)]
+            yield [image for place in found for image in _images_at(place, folder, place != folder)]
     places = [folder / name / "images" for name in names] + [folder / "images" / name for name in names]
     yield from map(_images_in, places + [folder / name for name in names])
 
 
-def _images_at(place: Path, folder: Path) -> list[Path]:
-    """The images in a folder, or those that a text file lists."""
+def _images_at(place: Path, folder: Path, and_below: bool) -> list[Path]:
+    """The images in a folder, or also in the folders below it, or those that a text file lists."""
     if not place.is_file():
-        return _images_in(place)
+        return _images_in(place, and_below)
     return [folder / line.strip() for line in read_lines(place) if line.strip()]
 
 
@@ -156,10 +156,11 @@ def _pascal_voc(folder: Path, names: tuple[str, ...]) -> LabelledImages | None:
     return None
 
 
-def _images_in(folder: Path) -> list[Path]:
+def _images_in(folder: Path, and_below: bool = False) -> list[Path]:
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    paths = folder.rglob("*") if and_below else folder.iterdir()
+    return sorted(path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
 _Reader = Callable[[Path, tuple[str, ...]], LabelledImages | None]

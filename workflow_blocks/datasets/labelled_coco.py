@@ -45,11 +45,16 @@ def read_coco(file: Path, images_folder: Path) -> LabelledImages:
             dataset.note(file, place, f"left out: there is no image with the id {image!r}")
             continue
         by_image[image].append(label)
+    seen: set[object] = set()
     for index, entry in enumerate(document["images"]):
         name = entry.get("file_name") if isinstance(entry, dict) else None
         if not isinstance(name, str) or not name:
             dataset.note(file, f"images[{index}]", "left out: it has no `file_name`")
             continue
+        if _key(entry.get("id")) in seen:
+            dataset.note(file, f"images[{index}]", f"left out: another image has its id {entry.get('id')!r}")
+            continue
+        seen.add(_key(entry.get("id")))
         path = images_folder / name
         if not path.resolve().is_relative_to(images_folder.resolve()):
             dataset.note(file, f"images[{index}]", f"left out: {name!r} is outside of {images_folder}")
@@ -89,8 +94,14 @@ def _classes(dataset: LabelledImages, categories: list[Any], file: Path) -> dict
     ]
     places = [f"categories[{index}]" for index in kept]
     ids = class_ids_of(dataset, [entries[index].get("name") for index in kept], places, file)
-    found = {_key(entries[index].get("id")): class_id for index, class_id in zip(kept, ids, strict=True)}
-    return {key: class_id for key, class_id in found.items() if class_id is not None}
+    found: dict[object, int] = {}
+    for index, place, class_id in zip(kept, places, ids, strict=True):
+        key = _key(entries[index].get("id"))
+        if key in found:
+            dataset.note(file, place, f"left out: another category has its id {key!r}")
+        elif class_id is not None:
+            found[key] = class_id
+    return found
 
 
 def _label(entry: Any, classes: dict[object, int], place: str) -> tuple[object, Label]:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from workflow_blocks.image_files import ImageFileError, read_image_file
+from workflow_blocks.image_files import FORMATS, ImageFileError, read_image_file
 from workflow_blocks.prompt_text import name_problem, normalized_prompt
 
 # EXIF orientations that swap width and height.
@@ -98,7 +98,7 @@ def size_of_image(dataset: LabelledImages, path: Path) -> tuple[int, int] | None
     that these, other than JPEG, are decoded.
     """
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=FORMATS) as picture:
             if picture.getexif().get(_ORIENTATION) not in _TURNED:
                 return picture.size
             if picture.format == "JPEG":

@@ -1,5 +1,6 @@
 """Pictures of a comparison: an image with the boxes of both classes, side by side."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 import supervision as sv
 from numpy.typing import NDArray
 
+from workflow_blocks.datasets.atomic_files import write_atomically
 from workflow_blocks.evaluation.box_agreement import Box, match_boxes
 from workflow_blocks.evaluation.comparison import Comparison
 from workflow_blocks.evaluation.comparison_report import title
@@ -15,6 +17,7 @@ from workflow_blocks.image_files import read_image_file
 
 PREFIX = "comparison_"
 
+_MAX_NAME_BYTES = 200
 _WRITTEN_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 _PANEL = 720  # pixels, the longer side of an image
 _BAR = 36
@@ -25,10 +28,26 @@ _Picture = NDArray[np.uint8]
 
 
 def write_pictures(comparison: Comparison, output: Path) -> None:
-    """Writes a picture for each image, named after it."""
+    """Writes a picture for each image, named after it.
+
+    Raises:
+        OSError: one cannot be written.
+    """
     for index, path in enumerate(comparison.images):
-        suffix = "" if path.suffix.lower() in _WRITTEN_SUFFIXES else ".png"
-        cv2.imwrite(str(output / f"{PREFIX}{path.name}{suffix}"), draw(comparison, index))
+        suffix = path.suffix if path.suffix.lower() in _WRITTEN_SUFFIXES else f"{path.suffix}.png"
+        name = _name(path.stem, suffix, number=index)
+        # OpenCV never sees the path: some names crash it.
+        _, content = cv2.imencode(Path(name).suffix, draw(comparison, index))
+        write_atomically(output / name, content.tobytes())
+
+
+def _name(stem: str, suffix: str, number: int) -> str:
+    """A name that is not too long; a number makes a shortened one its own."""
+    name = f"{PREFIX}{stem}{suffix}"
+    if len(os.fsencode(name)) <= _MAX_NAME_BYTES:
+        return name
+    short = os.fsencode(stem)[: _MAX_NAME_BYTES // 2].decode(errors="ignore")
+    return f"{PREFIX}{short}_{number}.{suffix.rpartition('.')[2]}"
 
 
 def draw(comparison: Comparison, index: int) -> _Picture:

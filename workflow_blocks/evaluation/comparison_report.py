@@ -9,6 +9,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from workflow_blocks.datasets.atomic_files import write_atomically
 from workflow_blocks.evaluation.box_agreement import MIN_IOU, Agreement, agreement_by_prompt, total
 from workflow_blocks.evaluation.comparison import Comparison
 from workflow_blocks.evaluation.measure import PROMPT_COUNTS, Measured
@@ -82,7 +83,11 @@ def runtimes_table(comparison: Comparison) -> Table:
 
 
 def write_comparison(comparison: Comparison, file: Path) -> None:
-    """Writes all boxes and figures as JSON."""
+    """Writes all boxes and figures as JSON.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     data: dict[str, Any] = {
         "package": str(comparison.package),
         "images": [path.name for path in comparison.images],
@@ -103,7 +108,15 @@ def write_comparison(comparison: Comparison, file: Path) -> None:
             for measured in comparison.plugin
             for agreement in [total(_agreements(comparison, measured))]
         ]
-    file.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    write_atomically(file, f"{json.dumps(data, indent=1)}\n".encode())
+
+
+def is_comparison(file: Path) -> bool:
+    """Whether a file is one that `write_comparison` has written."""
+    try:
+        return {"package", "images", "prompts", "plugin"} <= json.loads(file.read_bytes()).keys()
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def _as_json(measured: Measured, comparison: Comparison) -> dict[str, Any]:

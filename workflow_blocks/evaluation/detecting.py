@@ -21,6 +21,7 @@ from workflow_blocks.image_files import ImageFileError, decode_image
 from workflow_blocks.inference_host.engine import make_engine, make_model_manager
 from workflow_blocks.running.errors import RunError, definition_problem, reason_of
 from workflow_blocks.running.parameters import ParameterError, check_values, image_input
+from workflow_blocks.running.sinks import check_sinks
 
 SETTINGS_FILE = "evaluation.json"
 DETECTIONS_FILE = "detections.jsonl"
@@ -121,6 +122,7 @@ def make_detector(
 
     def detect(image: npt.NDArray[np.uint8]) -> tuple[Any, Any, list[str]]:
         (outputs,) = engine.run(runtime_parameters={**parameters, image_parameter: image})
+        check_sinks(definition, outputs)
         chosen = list(outputs.values()) if joins_outputs else [_predictions_in(outputs, output_name)]
         parts = [_from_engine(predictions) for predictions in chosen]
         return (

@@ -35,6 +35,7 @@ from workflow_blocks.evaluation.searches import (
     prompts_of_workflow,
     views_of,
 )
+from workflow_blocks.evaluation.weights import models_of, runtime_facts
 from workflow_blocks.prompt_text import normalized_prompt
 from workflow_blocks.running.errors import RunError
 
@@ -175,6 +176,7 @@ def evaluate_prompts(
             "dataset": dataset.source,
             "definition": definition,
             "views": [[view.class_name, *view.prompts] for view in views],
+            "runtime": runtime_facts([model]),
         },
         output,
         lambda: make_detector(definition, {}, joins_outputs=True),
@@ -212,6 +214,7 @@ def evaluate_workflow(
         "definition": definition,
         "parameters": dict(parameters),
         "output_name": output_name,
+        "runtime": runtime_facts(models_of(definition, parameters)),
     }
     detecting = detect_in(
         [image.path for image in dataset.images],

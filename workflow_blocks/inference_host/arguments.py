@@ -20,7 +20,7 @@ from workflow_blocks.moondream2.prompt_tokens import (
     shown,
 )
 
-AnyImages: TypeAlias = "Images | EncodedImage | list[EncodedImage]"
+AnyImages: TypeAlias = "Images | EncodedImage | list[EncodedImage] | None"
 
 
 class Sampling(NamedTuple):

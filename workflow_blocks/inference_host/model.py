@@ -50,7 +50,7 @@ class Moondream2Model:
     Text is stripped of the blanks around it by `query` and `caption`, and nowhere below them.
 
     `images` are uint8 arrays (H, W, 3) or tensors (3, H, W), one or a list, or what `encode_images` of this
-    model returned.
+    model returned. With None, the other arguments are checked, and the result is empty.
     `input_color_format` is "bgr" or "rgb"; by default arrays are BGR and tensors RGB. Invalid
     input, and a skill that the model was not made for, raise `ModelInputError` before the model runs.
     """
@@ -315,6 +315,8 @@ class Moondream2Model:
         self, images: AnyImages, color_format: str | None, log: RequestLog, keep: bool = False
     ) -> Iterator[list[EncodedImage]]:
         """Encoded images, as many at a time as the working memory holds, or all if the caller keeps them."""
+        if images is None:
+            return
         if encoded := encoded_images(images):
             if not all(map(self._runtime.has_encoded, _own(encoded))):
                 raise ModelInputError("an image was encoded by another model; encode it with this one")

@@ -29,6 +29,8 @@ class RequestLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         seconds = time.perf_counter() - self._start
+        if kind is None and not self._n_images:  # only the arguments were checked
+            return
         if kind is not None:  # its message may hold what a client sent
             _LOGGER.info(
                 "%s with %s failed after %.3f s: %s", self._task, self._model, seconds, kind.__name__

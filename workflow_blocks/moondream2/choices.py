@@ -117,9 +117,9 @@ class ChoiceScorer:
         different = [(request, len(list(same))) for request, same in groupby(requests)]
         counts = [count for _, count in different]
         model = self._batcher.model
-        rows, states = read_prompts(model, [request for request, _ in different])
+        rows, last = read_prompts(model, [request for request, _ in different])
         rows.repeat(counts)
-        last = states[:, -1].repeat_interleave(torch.tensor(counts, device=states.device), dim=0)
+        last = last.repeat_interleave(torch.tensor(counts, device=last.device), dim=0)
         after = model.text(model.text.embed(self._padded(ids_of_rows)), rows)  # (B, T, D)
         # A token is predicted by the state before it.
         lengths = [len(ids) + 1 for ids in ids_of_rows]
@@ -165,4 +165,7 @@ def _normalised(log_probabilities: dict[str, float]) -> list[ScoredChoice]:
 
 def _log_of_sum(values: Sequence[float]) -> float:
     """The logarithm of the sum of exponentials."""
-    return float(torch.tensor(values, dtype=torch.float64).logsumexp(dim=0))
+    highest = max(values)
+    if highest == -math.inf:
+        return highest
+    return highest + math.log(math.fsum(math.exp(value - highest) for value in values))

@@ -32,11 +32,10 @@ class Decoding:
         """Reads the prompts. Requests about one image must lie side by side."""
         self.model = model
         self.device = model.text.wte.device
-        self._rows, states = read_prompts(model, requests)
+        self._rows, self.hidden = read_prompts(model, requests)
+        # `hidden` are the decoder's states of each remaining row's last token, (B, D).
         # Which of the requests each remaining row is, (B,).
         self.places = torch.arange(len(requests), device=self.device)
-        # The decoder's states of each remaining row's last token, (B, D).
-        self.hidden = states[:, -1]
 
     def __len__(self) -> int:
         return len(self.places)
@@ -71,14 +70,14 @@ def read_prompts(model: Moondream2, requests: Sequence[Request]) -> tuple[Rows, 
     """Starts a row for each request and reads its prompt. Requests about one image must lie side by side.
 
     Returns:
-        The rows, and the decoder's states of all their tokens (B, T, D), padded on the left.
+        The rows, and the decoder's states of their last tokens (B, D).
     """
     prompts = [prompt for _, prompt in requests]
     per_image = [list(same) for _, same in groupby(requests, key=lambda request: id(request.image))]
     lengths = torch.tensor([len(prompt) for prompt in prompts], device=model.text.wte.device)
     prefixes = [same[0].image.prefix for same in per_image]
     rows = Rows(model.config.text, prefixes, [len(same) for same in per_image], lengths)
-    return rows, model.text(_embed(model, prompts), rows)
+    return rows, model.text(_embed(model, prompts), rows, only_last=True)[:, -1]
 
 
 def _embed(model: Moondream2, prompts: Sequence[PromptTokens]) -> Tensor:

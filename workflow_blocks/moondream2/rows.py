@@ -114,15 +114,16 @@ class Rows:
             self._unseen = unseen.repeat(1, self._config.n_heads // self._config.n_kv_heads, 1)
         return self._prefix_length + new - self._padding[:, None]
 
-    def attend(self, layer: int, heads: Tensor) -> Tensor:
+    def attend(self, layer: int, heads: Tensor, only_last: bool = False) -> Tensor:
         """Stores the new tokens' keys and values, and attends with their queries.
 
         Args:
             layer: which layer's.
             heads: queries, keys and values (B, T, H + 2 * K, d).
+            only_last: whether only the last token of each row attends.
 
         Returns:
-            What the queries attend to, (B, T, H * d).
+            What the queries attend to, (B, T, H * d), or (B, 1, H * d) of the last token.
         """
         n_rows, count, _, width = heads.shape
         n_heads, n_kv = self._config.n_heads, self._config.n_kv_heads
@@ -132,13 +133,18 @@ class Rows:
         own[:, :, places, self._start : self._length] = new
         own_keys, own_values = own[:, :, :, : self._length].unbind()
 
+        unseen = self._unseen
+        if only_last:
+            heads = heads[:, -1:]
+            unseen = None if unseen is None else unseen[:, count - 1 :: count]
+            count = 1
         # Query heads that share keys are taken as more tokens: (K, B, N = H / K * T, d).
         queries = heads[:, :, :n_heads] * width**-0.5
         queries = queries.view(n_rows, count, n_kv, -1, width).permute(2, 0, 3, 1, 4)
         queries = queries.reshape(n_kv, n_rows, -1, width)
         own_scores = self._times_own(queries, own_keys.mT)
-        if self._unseen is not None:
-            own_scores = own_scores.masked_fill(self._unseen, -math.inf)
+        if unseen is not None:
+            own_scores = own_scores.masked_fill(unseen, -math.inf)
         prefix_scores = self._times_prefix(queries, [prefix[layer].keys.mT for prefix in self._prefixes])
         weights = torch.cat((prefix_scores, own_scores), dim=-1).softmax(dim=-1, dtype=torch.float32)
         weights = weights.to(heads.dtype)

@@ -32,7 +32,9 @@ class TextBlock(nn.Module):
 
     def forward(self, x: Tensor, rotation: "Rotation", attend: Attend) -> Tensor:
         normed = self.ln(x)
-        return self.add(x, normed, attend(self.heads(normed, rotation)))
+        attended = attend(self.heads(normed, rotation))
+        wanted = attended.shape[1]  # all tokens, or the last
+        return self.add(x[:, -wanted:], normed[:, -wanted:], attended)
 
     def heads(self, normed: Tensor, rotation: "Rotation") -> Tensor:
         """Queries, keys and values of `normed` (B, T, D): (B, T, H + 2 * K, d)."""
@@ -76,16 +78,18 @@ class Text(nn.Module):
                 x = block.add(x, normed, attend(heads, self.config.n_heads))
         return kept
 
-    def forward(self, embeddings: Tensor, rows: Rows) -> Tensor:
+    def forward(self, embeddings: Tensor, rows: Rows, only_last: bool = False) -> Tensor:
         """Reads the next tokens (B, T, D) of all rows.
 
         Returns:
-            Hidden states (B, T, D) before `post_ln`.
+            Hidden states before `post_ln`, (B, T, D), or (B, 1, D) of each row's last token.
         """
         rotation = rotation_at(rows.extend(embeddings.shape[1]), self.config)
         x = embeddings
         for layer, block in enumerate(self.blocks):
-            x = block(x, rotation, partial(rows.attend, layer))
+            # Other tokens' states after the last layer predict what is known.
+            is_short = only_last and layer == len(self.blocks) - 1
+            x = block(x, rotation, partial(rows.attend, layer, only_last=is_short))
         return x
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -39,6 +39,7 @@ from workflow_blocks.running.parameters import (
     image_input,
 )
 from workflow_blocks.running.settings import check_settings
+from workflow_blocks.running.sinks import check_sinks
 from workflow_blocks.running.video_files import is_cut_off
 
 # Wraps the files to show progress, as `tqdm.tqdm` does.
@@ -92,9 +93,9 @@ def run_over_files(
         SettingsError: a `MOONDREAM2_*` variable is invalid.
     """
     console = Console(highlight=False, quiet=track is not None)
-    sink_folders = _sink_folders(run)
-    refuse_inputs_inside([run.output, *sink_folders], files)
-    output = OutputFolder(run.output, sink_folders)
+    folders = sink_folders(run.definition, run.parameters)
+    refuse_inputs_inside([run.output, *folders], files)
+    output = OutputFolder(run.output, folders)
     with console.status("Starting Inference (its imports take a while)..."):
         check_settings()
         process = _make_processor(run)
@@ -124,11 +125,11 @@ def progress_bar(console: Console) -> Progress:
     return Progress(*columns, console=console)
 
 
-def _sink_folders(run: Run) -> list[Path]:
+def sink_folders(definition: Mapping[str, Any], parameters: Mapping[str, Any]) -> list[Path]:
     """The folders that the workflow's steps write to, as far as the definition and the parameters tell."""
-    defaults = directory_parameters(run.definition)
-    given = [run.parameters.get(name, default) for name, default in defaults.items()]
-    fixed = [value for value in directory_fields(run.definition) if not value.startswith("$")]
+    defaults = directory_parameters(definition)
+    given = [parameters.get(name, default) for name, default in defaults.items()]
+    fixed = [value for value in directory_fields(definition) if not value.startswith("$")]
     return [Path(os.path.expanduser(name)) for name in (*given, *fixed) if isinstance(name, str)]  # noqa: PTH111
 
 
@@ -207,37 +208,6 @@ def _process_image(
             if not Path(picture).is_file():
                 raise FileError(f"OpenCV cannot write {Path(picture).name}")
     check_sinks(run.definition, outputs)
-
-
-def check_sinks(definition: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
-    """Checks the status of the sinks among a workflow's outputs.
-
-    Raises:
-        FileError: a sink failed.
-    """
-    for name, message in sink_outputs(definition, "error_status").items():
-        if is_true(outputs.get(name)):
-            raise FileError(f"{name}: {outputs.get(message, 'the workflow has no output for the reason')}")
-
-
-def sink_outputs(definition: Mapping[str, Any], status: str) -> dict[str, str]:
-    """The workflow's outputs that give a status of a sink, each with the output of that sink's message.
-
-    Args:
-        definition: the workflow.
-        status: what sinks call it: `error_status` or `throttling_status`.
-    """
-    names = {str(entry.get("selector")): entry["name"] for entry in definition["outputs"]}
-    return {
-        name: names.get(f"{selector.rpartition('.')[0]}.message", "")
-        for selector, name in names.items()
-        if selector.endswith(f".{status}")
-    }
-
-
-def is_true(output: object) -> bool:
-    """Whether an output is true, or one of its items if crops or slices made it a list."""
-    return any(map(is_true, output)) if isinstance(output, list) else output is True
 
 
 def _parameters_of(run: Run, path: Path) -> dict[str, Any]:

@@ -27,6 +27,8 @@ OWN_FILES = (RUN_FILE, PROGRESS_FILE, TABLE_FILE, FAILURES_FILE)
 _EARLIER_PROGRESS_FILE = "progress.log"  # of earlier versions, and of Inference's command line
 
 _MAX_NAME_BYTES = 200
+# What a step writes this long after a file was begun is still of its run.
+_SECONDS_OF_LAST_STEP = 60.0
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ class OutputFolder:
         self._sink_folders_before: set[str] = set()
         self._sink_files: list[str] = []
         self._before_sinks: set[str] = set()
+        # Of a run that was killed: the files that were in the sinks' folders before it, and its last moment.
+        self._killed: tuple[set[str], float] | None = None
         self._has_earlier_run = False
         try:
             self._root = path.resolve()
@@ -105,12 +109,15 @@ class OutputFolder:
                 f"(see {self.path / RUN_FILE}); give another --output, or --again to replace them"
             )
         try:
+            self._note_files_of_killed_run()
             if again or not is_same:
                 self._remove_all()
             self.path.mkdir(parents=True, exist_ok=True)
             write_atomically(self.path / RUN_FILE, f"{json.dumps(run, indent=2)}\n".encode())
-            self._append({"sink_folders": [self._relative(folder) for folder in self._sink_folders]})
             self._before_sinks = set(self._files_of_sinks())
+            folders = [self._relative(folder) for folder in self._sink_folders]
+            others = sorted(self._before_sinks - set(self._sink_files))
+            self._append({"sink_folders": folders, "files_of_others": others})
         except OSError as error:
             raise RunError(
                 f"{self.path} cannot be written: {error.strerror}; give another --output"
@@ -143,10 +150,31 @@ class OutputFolder:
                 _remove_folders(folder, self.path)
 
     def note_files_of_sinks(self) -> None:
-        """Notes the files that the workflow's steps made, for `open(..., again=True)` of a later run."""
-        made = sorted(set(self._files_of_sinks()) - self._before_sinks)
-        if made:
-            self._append({"sink_files": made})
+        """Notes the files that the workflow's steps made, for `open(..., again=True)` of a later run.
+
+        Raises:
+            RunError: the folder cannot be written.
+        """
+        try:
+            self._append({"sink_files": sorted(set(self._files_of_sinks()) - self._before_sinks)})
+        except OSError as error:
+            raise RunError(f"{self.path} cannot be written: {error.strerror}") from error
+
+    def _note_files_of_killed_run(self) -> None:
+        """Notes what the steps of an earlier run made that could not note it itself.
+
+        What came to these folders well after its last sign of life is not its own.
+        """
+        if self._killed is None:
+            return
+        before, last = self._killed
+        made = [
+            name
+            for name in set(self._files_of_sinks()) - before - set(self._sink_files)
+            if (self._root / name).lstat().st_ctime <= last + _SECONDS_OF_LAST_STEP
+        ]
+        self._sink_files += sorted(made)
+        self._append({"sink_files": sorted(made)})
 
     def _make_folder(self, file: Path) -> Record:
         key = _key(file)
@@ -183,8 +211,11 @@ class OutputFolder:
             elif "sink_folders" in entry:
                 self._sink_folders_before |= set(entry["sink_folders"])
                 self._has_earlier_run = True
+                if (others := entry.get("files_of_others")) is not None:  # older versions wrote none
+                    self._killed = (set(others), (self.path / PROGRESS_FILE).stat().st_mtime)
             else:
                 self._sink_files += entry.get("sink_files", [])
+                self._killed = None
 
     def _refuse_files_of_others(self) -> None:
         names = () if self._has_earlier_run else (*OWN_FILES, _EARLIER_PROGRESS_FILE)

@@ -12,17 +12,24 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from workflow_blocks.blocks.common.csv_text import with_line_feeds
 from workflow_blocks.datasets.atomic_files import write_atomically
+from workflow_blocks.running.errors import RunError
 from workflow_blocks.running.files import shown
-from workflow_blocks.running.folder import Run, RunResult, is_true, sink_outputs
+from workflow_blocks.running.folder import Run, RunResult
 from workflow_blocks.running.output import FAILURES_FILE, TABLE_FILE
+from workflow_blocks.running.sinks import is_true, sink_outputs
 
 MAX_NAMES_SHOWN = 10
 _RESULTS_FILE = "results.json"
 
 
 def write_summary(run: Run, result: RunResult) -> None:
-    """Writes a row for each image (`aggregated_results.csv`) and a line for each file that failed."""
+    """Writes a row for each image (`aggregated_results.csv`) and a line for each file that failed.
+
+    Raises:
+        RunError: they cannot be written.
+    """
     rows = []
     for record in result.records:
         outputs = _outputs_in(run.output / record.results)
@@ -74,7 +81,7 @@ def count_boxes(result: RunResult) -> dict[str, tuple[int, int]]:
     images: Counter[str] = Counter()
     for _, outputs in outputs_of(result):
         counts = outputs.get("counts")
-        if isinstance(counts, dict):
+        if isinstance(counts, dict) and all(type(count) is int for count in counts.values()):
             boxes.update(counts)
             images.update({name: int(count > 0) for name, count in counts.items()})
     return {name: (count, images[name]) for name, count in boxes.items()}
@@ -157,7 +164,7 @@ def _outputs_in(folder: Path) -> dict[str, Any] | None:
 
 
 def _cell(value: object) -> object:
-    return json.dumps(value) if isinstance(value, (list, dict)) else value
+    return json.dumps(value) if isinstance(value, (list, dict)) else with_line_feeds(value)
 
 
 def _encodable(text: str) -> str:
@@ -165,4 +172,7 @@ def _encodable(text: str) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    write_atomically(path, _encodable(text).encode())
+    try:
+        write_atomically(path, _encodable(text).encode())
+    except OSError as error:
+        raise RunError(f"{path} cannot be written: {error.strerror}; run the same command again") from error

@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from workflow_blocks.datasets.atomic_files import write_atomically
 from workflow_blocks.inference_host.engine import make_model_manager
 from workflow_blocks.inference_host.runtime_choice import MEANINGS, chosen_runtime
 from workflow_blocks.inference_host.runtime_choice import SETTING as RUNTIME_SETTING
@@ -142,15 +143,19 @@ def install_definitions() -> None:
             if file.exists() and not _is_ours(file):
                 continue
             config = json.dumps({"specification": read_definition(name)})
-            file.write_text(json.dumps({"id": name, "name": name, "config": config, "from": _OURS}))
+            saved = {"id": name, "name": name, "config": config, "from": _OURS}
+            write_atomically(file, json.dumps(saved).encode())
     except OSError as error:
         raise ServerError(f"{folder} cannot be written: {error}; give another --model-cache") from error
 
 
 def _is_ours(file: Path) -> bool:
+    """Whether this plugin has written a file; it, or a server that was killed, also wrote what is no JSON."""
     try:
-        return bool(json.loads(file.read_text()).get("from") == _OURS)
-    except (ValueError, AttributeError):
+        return bool(json.loads(file.read_bytes()).get("from") == _OURS)
+    except ValueError:
+        return True
+    except AttributeError:
         return False
 
 

@@ -279,6 +279,23 @@ def test_cooldown_limits_how_often_images_are_written(tmp_path):
     assert [result["throttling_status"] for result in results] == [False, True]
 
 
+def test_an_image_that_is_not_written_starts_no_cooldown(tmp_path):
+    block = make_block()
+    fields = {"cooldown_seconds": 60, "include_images_without_detections": False}
+    (tmp_path / "file").touch()
+
+    left_out = run_block(block, tmp_path / "set", boxes=(), names=(), **fields)
+    failed = run_block(block, tmp_path / "file" / "set", **fields)
+    with ThreadPoolExecutor(1) as pool:
+        block._thread_pool_executor = pool
+        later = run_block(block, tmp_path / "set", boxes=(), names=(), fire_and_forget=True, **fields)
+    written = run_block(block, tmp_path / "set", **fields)
+
+    assert [one["throttling_status"] for one in (left_out, failed, later, written)] == [False] * 4
+    assert failed["error_status"] is True
+    assert written["image_path"]
+
+
 def test_fire_and_forget_writes_in_the_background(tmp_path):
     with ThreadPoolExecutor(1) as pool:
         result = run_block(make_block(pool=pool), tmp_path, fire_and_forget=True)

@@ -88,6 +88,15 @@ def test_csv_reads_back_names_with_any_characters(detections):
     assert [row["x_min"] for row in rows] == ["101.0", "0.0"]
 
 
+def test_carriage_returns_do_not_break_rows_of_csv(detections):
+    rows = list(detections_to_rows(detections, "a\rb\r\nc"))
+
+    read = list(csv.DictReader(io.StringIO(rows_to_csv(rows), newline="")))
+
+    assert {row["image_name"] for row in read} == {"a\nb\nc"}
+    assert len(read) == len(detections)
+
+
 def test_json_lines_read_back_with_their_types(detections):
     rows = list(detections_to_rows(detections, "фото.jpg"))
 

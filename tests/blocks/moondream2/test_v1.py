@@ -175,7 +175,8 @@ def test_unprompted_detection_detects_what_the_model_names(ask, model):
     (result,) = ask(task_type="object-detection", prompt=question, **SHORT)
 
     assert result["output"] == answer.text.strip()
-    assert result["error_status"] is (not result["classes"])
+    assert result["cut_short"] is (answer.p_end is None)
+    assert result["error_status"] is (not result["classes"] or result["cut_short"])
     assert list(result["counts"]) == result["classes"]
     if result["classes"]:
         (boxes,) = model.detect(IMAGES[:1], result["classes"])
@@ -305,6 +306,46 @@ def test_classes_of_boxes_replace_their_names(run_workflow, text_package, model)
     )
 
 
+def test_reasoning_about_boxes_is_that_of_each_box(run_workflow, text_package):
+    image = IMAGES[0]
+    fields = {"task_type": GROUNDED, "reasoning": True, "model_version": text_package, **SHORT}
+    boxes = [prediction(image, BOXES[0], (-9, -9, -1, -1), BOXES[1])]
+
+    (one,) = ask_boxes(run_workflow, [image], boxes, prompt="What?", **fields)
+    (named,) = ask_boxes(run_workflow, [image], boxes, prompt={"kind": "What?"}, **fields)
+
+    assert [thought is None for thought in one["reasoning"]] == [False, True, False]
+    assert one["reasoning"][0]["text"] != one["reasoning"][2]["text"]
+    assert named["reasoning"][2] == {"kind": one["reasoning"][2]}
+    assert one["cut_short"][1] is None
+
+
+def test_answers_that_become_classes_keep_their_ids_from_image_to_image(run_workflow, text_package):
+    flipped = np.ascontiguousarray(IMAGES[0][:, ::-1])
+    images = [IMAGES[0], flipped]
+
+    results = ask_boxes(
+        run_workflow,
+        images,
+        [prediction(images[0], *BOXES), prediction(flipped, *reversed(BOXES), (-9, -9, -1, -1))],
+        task_type=GROUNDED,
+        prompt="What is this?",
+        replace_class=True,
+        model_version=text_package,
+        **SHORT,
+    )
+
+    pairs = [
+        pair
+        for result in results
+        for pair in zip(
+            result["predictions"]["class_name"].tolist(), result["predictions"].class_id.tolist(), strict=True
+        )
+    ]
+    assert len(dict(pairs)) == len(set(pairs)) == len({number for _, number in pairs}) >= 2
+    assert results[1]["predictions"]["class_name"][2] == "thing"
+
+
 def test_boxes_that_cannot_be_asked_about_get_empty_answers_and_others_do(run_workflow, text_package):
     image = IMAGES[0]
     height, width = image.shape[:2]
@@ -382,6 +423,27 @@ def test_answers_that_cannot_be_parsed_are_empty(ask):
     assert result["probability"][0] > 0
 
 
+def test_no_value_is_read_from_a_text_that_was_cut_short(ask, model, monkeypatch):
+    from workflow_blocks.blocks.moondream2 import outputs
+
+    monkeypatch.setattr(outputs, "parse_answer", lambda text, form: text)  # any text is a number
+    ((whole,),) = model.answer(IMAGES[:1], ["What is this?"], max_new_tokens=300)
+    assert whole.p_end is not None, "the random model does not end; ask another question"
+    n_tokens = len(whole.token_ids)
+
+    (cut,) = ask(prompt="What is this?", parse_as="number", max_tokens=n_tokens)
+    (complete,) = ask(prompt="What is this?", parse_as="number", max_tokens=n_tokens + 1)
+    (text,) = ask(prompt="What is this?", max_tokens=n_tokens)
+
+    assert (cut["output"], cut["cut_short"], cut["error_status"]) == (None, True, True)
+    assert (complete["output"], complete["cut_short"], complete["error_status"]) == (
+        whole.text.strip(),
+        False,
+        False,
+    )
+    assert (text["output"], text["cut_short"], text["error_status"]) == (whole.text.strip(), True, False)
+
+
 def test_reasoning_has_its_places_in_pixels(ask, model):
     ((expected,),) = model.answer(IMAGES[:1], ["What is this?"], max_new_tokens=40, reasoning=True)
 
@@ -421,6 +483,25 @@ WRONG_STEPS = [
     ({"task_type": "classification", "classes": ["a", "b"], "prompt": ["a?", "b?"]}, "give one question"),
     ({"task_type": "multi-label-classification", "classes": ["a"], "prompt": "is it?"}, "{class}"),
     ({"task_type": "pointing"}, "`classes` is empty"),
+    ({"task_type": "classification", "classes": {"a": "b", "c": "d"}}, "give a list such as"),
+    (
+        {
+            "task_type": GROUNDED,
+            "prompt": {"helmet": "a?", "helmet_probability": "b?"},
+            "grounding_detection": "$steps.a.predictions",
+        },
+        "give the second another name",
+    ),
+    (
+        {
+            "task_type": GROUNDED,
+            "prompt": "a?",
+            "replace_class": True,
+            "parse_as": "list",
+            "grounding_detection": "$steps.a.predictions",
+        },
+        "`parse_as` is 'list'",
+    ),
     ({"task_type": GROUNDED, "prompt": "What?"}, "`grounding_detection` is empty"),
     (
         {
@@ -477,6 +558,82 @@ def test_fields_that_the_task_does_not_read_are_logged_and_no_error(caplog):
         )
 
     assert "'caption' does not read prompt, classes, parse_as" in caplog.text
+
+
+def test_values_that_other_tasks_left_are_not_read(ask):
+    left_over = {"classes": ["dog"], "prompt": "What?", "parse_as": "number", "reasoning": True}
+
+    (result,) = ask(task_type="caption", replace_class=True, **left_over, **SHORT)
+    (clean,) = ask(task_type="caption", **SHORT)
+
+    assert result["output"] == clean["output"] != ""
+    assert result["error_status"] is False
+
+
+def test_an_image_with_nothing_to_locate_is_empty_and_others_are_not(ask, run_workflow, text_package):
+    for task in ("open-vocabulary-object-detection", "pointing"):
+        own = definition(task_type=task, classes="$inputs.classes", model_version=text_package)
+        own["inputs"] = [
+            {"type": "InferenceImage", "name": "image"},
+            {"type": "WorkflowBatchInput", "name": "classes", "kind": ["list_of_values"]},
+        ]
+
+        nothing, something = run_workflow(own, image=IMAGES, classes=[[], ["dog"]])
+
+        (alone,) = ask(IMAGES[1:], task_type=task, classes=["dog"])
+        assert len(nothing["predictions"]) == 0
+        assert nothing["counts"] == {}
+        assert nothing["error_status"] is False
+        assert something["counts"] == alone["counts"]
+
+
+def test_prompts_of_a_class_point_at_its_objects_once(ask, model):
+    (expected,) = model.point(IMAGES[:1], ["dog", "cat"])
+    of_dog = expected.xy[expected.class_id == 0].numpy()
+    of_cat = expected.xy[expected.class_id == 1].numpy()
+    near = 0.03 * max(IMAGES[0].shape[:2])
+    new = [xy for xy in of_cat if not (np.linalg.norm(of_dog - xy, axis=1) <= near).any()]
+
+    (result,) = ask(task_type="pointing", classes={"pet": ["dog", "cat"], "feline": "cat"})
+
+    assert result["counts"] == {"pet": len(of_dog) + len(new), "feline": len(of_cat)}
+    assert result["classes"] == ["pet", "feline"]
+
+
+def test_all_that_is_asked_is_checked_before_an_image_is_encoded(ask, run_workflow, text_package, caplog):
+    own = definition(prompt="$inputs.prompt", model_version=text_package, **SHORT)
+    own["inputs"] = [
+        {"type": "InferenceImage", "name": "image"},
+        {"type": "WorkflowBatchInput", "name": "prompt", "kind": ["string"]},
+    ]
+
+    with caplog.at_level(logging.INFO), pytest.raises(WorkflowError, match="tokens"):
+        run_workflow(own, image=IMAGES, prompt=["What?", "🐕" * 900])
+
+    assert "decoded in" not in caplog.text
+
+
+def test_detections_of_another_step_stay_as_they_are(run_workflow, text_package):
+    nothing = {**detection_step(prompts=["dog"], confidence=1.0), "model_version": DEMO}
+    before = {"type": "workflow_blocks/detections_table@v1", "name": "table"}
+    outputs = {"csv": "$steps.table.content", "answers": "$steps.ask.attributes"}
+    own = workflow(
+        nothing,
+        step(
+            task_type=GROUNDED,
+            prompt="What?",
+            grounding_detection="$steps.detection.predictions",
+            model_version=text_package,
+        ),
+        {**before, "predictions": "$steps.detection.predictions"},
+        inputs=[],
+        outputs=outputs,
+    )
+
+    (result,) = run_workflow(own, image=IMAGES[0])
+
+    assert result["answers"] == []
+    assert "answer" not in result["csv"]
 
 
 @pytest.mark.parametrize("task", list(TASKS))

@@ -730,6 +730,22 @@ def test_remote_mode_sends_to_the_target_of_the_engine(serve, monkeypatch):
     assert {body["api_key"] for _, body, _ in server.requests} == {"caller"}
 
 
+def test_a_password_in_the_target_of_the_engine_is_refused_and_not_logged(serve, monkeypatch, caplog):
+    server = serve(found(BOX))
+    monkeypatch.delenv("MOONDREAM2_API_URL")
+    monkeypatch.setattr(remote_module, "WORKFLOWS_REMOTE_API_TARGET", "self-hosted")
+    monkeypatch.setattr(
+        remote_module, "LOCAL_INFERENCE_API_URL", server.url.replace("://", "://user:hidden@")
+    )
+
+    status, message = failure(mode=StepExecutionMode.REMOTE)
+
+    assert status == 500
+    assert "LOCAL_INFERENCE_API_URL has a user or a password in it" in message
+    assert "hidden" not in message + caplog.text
+    assert server.requests == []
+
+
 def test_the_hosted_target_has_no_moondream2(monkeypatch):
     monkeypatch.setattr(remote_module, "WORKFLOWS_REMOTE_API_TARGET", "hosted")
 

@@ -84,6 +84,10 @@ class ImageDetections:
         )
 
     @classmethod
+    def none(cls) -> "ImageDetections":
+        return cls(np.empty((0, 4)), np.empty(0, np.int64), np.empty(0))
+
+    @classmethod
     def joined(cls, parts: Sequence["ImageDetections"]) -> "ImageDetections":
         return cls(
             xyxy=np.concatenate([part.xyxy for part in parts]),

@@ -30,22 +30,43 @@ class LoadedModel:
             model_id=self.model_id, images=list(images), input_color_format="bgr", **arguments
         )
 
+    def check(self, task: str, **arguments: Any) -> None:
+        """Raises what `run` raises before it encodes an image. Inference's own class has no such checks."""
+        if self.run([], task="about")["runtime"] != "inference":
+            self.manager.run_tensor_native_inference(
+                model_id=self.model_id, images=None, task=task, **arguments
+            )
+
+
+def detect_arguments(prompts: Sequence[str]) -> dict[str, Any]:
+    """The arguments of `LoadedModel.run` that detect."""
+    return {
+        "task": "detect",
+        "classes": list(prompts),
+        "max_new_tokens": STEPS_PER_OBJECT * MAX_OBJECTS,
+    }
+
 
 def detect(
     model: LoadedModel, images: Sequence[Any], prompts_of_images: Sequence[Sequence[str]]
 ) -> list[ImageDetections]:
-    """All that the model finds; class ids index an image's prompts."""
+    """All that the model finds; class ids index an image's prompts. All prompts are checked first."""
 
     def of_images(prompts: tuple[str, ...], chosen: list[Any]) -> list[ImageDetections]:
-        steps = STEPS_PER_OBJECT * MAX_OBJECTS
-        return list(
-            map(
-                ImageDetections.from_model,
-                model.run(chosen, classes=list(prompts), max_new_tokens=steps),
-            )
-        )
+        if not prompts:
+            return [ImageDetections.none()] * len(chosen)
+        return list(map(ImageDetections.from_model, model.run(chosen, **detect_arguments(prompts))))
 
-    return call_by_group(list(map(tuple, prompts_of_images)), images, of_images)
+    keys = list(map(tuple, prompts_of_images))
+    check_all(model, [detect_arguments(prompts) for prompts in dict.fromkeys(keys) if prompts])
+    return call_by_group(keys, images, of_images)
+
+
+def check_all(model: LoadedModel, calls: Sequence[dict[str, Any]]) -> None:
+    """Checks several calls, so that the last does not fail when the others have run; one checks itself."""
+    if len(calls) > 1:
+        for arguments in calls:
+            model.check(**arguments)
 
 
 def call_by_group(

@@ -152,6 +152,8 @@ def check_thresholds(confidence: object, classes: Sequence[str], field: str) -> 
 def prompts_of_images(prompts: Any, n_images: int) -> list[PromptClasses]:
     """Each image's classes and prompts, from what the engine passes to `run`.
 
+    An image may have an empty list of its own, such as what a model that sees nothing names: no classes.
+
     Args:
         prompts: a batch with one value for each image, or, where the definition has a list or a dictionary,
             a literal or such a batch at each place.
@@ -160,7 +162,17 @@ def prompts_of_images(prompts: Any, n_images: int) -> list[PromptClasses]:
     Raises:
         InvalidInputError: see `parse_prompts`.
     """
-    return [parse_prompts(value_of_image(prompts, index)) for index in range(n_images)]
+    return [
+        PromptClasses({})
+        if is_none_of_image(prompts, index)
+        else parse_prompts(value_of_image(prompts, index))
+        for index in range(n_images)
+    ]
+
+
+def is_none_of_image(value: Any, index: int) -> bool:
+    """Whether a field has a value for each image, and that of this image is an empty list."""
+    return isinstance(value, Batch) and isinstance(value[index], list) and not value[index]
 
 
 def value_of_image(value: Any, index: int) -> Any:

@@ -6,6 +6,7 @@ import math
 import time
 from functools import lru_cache
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from inference.core.env import (
     LOCAL_INFERENCE_API_URL,
@@ -104,6 +105,12 @@ def remote_server(mode: StepExecutionMode, api_key: str | None) -> RemoteServer 
             "that has it, or WORKFLOWS_REMOTE_API_TARGET=self-hosted with LOCAL_INFERENCE_API_URL, or "
             "WORKFLOWS_STEP_EXECUTION_MODE=local",
             501,
+        )
+    if (address := urlsplit(LOCAL_INFERENCE_API_URL)).username or address.password:
+        raise UnavailableError(
+            "the setting LOCAL_INFERENCE_API_URL has a user or a password in it; remove them: the API key of "
+            "the workflow is sent",
+            500,
         )
     if api_key and not _can_be_in_header(api_key):
         raise InvalidInputError("`api_key` cannot be sent to another server; give printable ASCII characters")

@@ -69,11 +69,12 @@ def detect_remotely(
     has_block = has_plugin(server, _DEFINITION, BLOCK_TYPE, _WITHOUT_PLUGIN)
     detect = _detect_with_plugin if has_block else _detect_without_plugin
     tasks: list[list[Callable[[], ImageDetections]]] = [
-        detect(server, image, prompts, model_version)
+        detect(server, image, prompts, model_version) if prompts else []
         for image, prompts in zip(images_jpeg_base64, prompts_of_images, strict=True)
     ]
     answers = iter(in_parallel(server, [task for of_image in tasks for task in of_image]))
-    return [ImageDetections.joined([next(answers) for _ in of_image]) for of_image in tasks]
+    none = ImageDetections.none()
+    return [ImageDetections.joined([none, *(next(answers) for _ in of_image)]) for of_image in tasks]
 
 
 def in_parallel(server: RemoteServer, requests: Sequence[Callable[[], _Result]]) -> list[_Result]:

@@ -439,13 +439,15 @@ class DetectionsDatasetExportBlockV1(WorkflowBlock):
             raise as_client_error(error, self) from error
         if time.monotonic() - self._last_written < settings.cooldown_seconds:
             return outputs("Sink cooldown applies", throttled=True)
-        self._last_written = time.monotonic()
         writer = DatasetWriter(settings, self._allowed_write_directory)
-        if switches.fire_and_forget and (self._background_tasks or self._thread_pool_executor):
-            return self._write_later(writer, labelled)
-        return writer.write(labelled)
+        started = time.monotonic()
+        is_later = switches.fire_and_forget and (self._background_tasks or self._thread_pool_executor)
+        result = self._write_later(writer, labelled) if is_later else writer.write(labelled)
+        if writer.is_wanted(labelled) and not result["error_status"]:
+            self._last_written = started
+        return result
 
-    def _write_later(self, writer: DatasetWriter, labelled: LabelledImage) -> BlockResult:
+    def _write_later(self, writer: DatasetWriter, labelled: LabelledImage) -> dict[str, Any]:
         problem = writer.problem_with(labelled)
         if problem is not None:
             return problem

@@ -71,11 +71,15 @@ class DatasetWriter:
         self._settings = settings
         self._allowed_directory = allowed_directory
 
+    def is_wanted(self, labelled: LabelledImage) -> bool:
+        """Whether the settings do not leave the image out."""
+        return self._why_left_out(labelled) is None
+
     def problem_with(self, labelled: LabelledImage) -> dict[str, Any] | None:
         """The outputs of an image that certainly cannot be written, or None."""
         try:
             with self._open() as dataset:
-                if self._why_left_out(labelled) is None:
+                if self.is_wanted(labelled):
                     dataset.check(
                         labelled.image_bgr,
                         labelled.boxes,

@@ -19,6 +19,7 @@ from inference.core.workflows.execution_engine.entities.base import WorkflowImag
 
 from workflow_blocks.blocks.common.attributes import attribute, attribute_names
 from workflow_blocks.blocks.common.class_names import class_names_of
+from workflow_blocks.blocks.common.csv_text import with_line_feeds
 
 _PIXEL_DECIMALS = 2
 _CONFIDENCE_DECIMALS = 4
@@ -62,7 +63,7 @@ def detections_to_rows(
         }
         if offsets is None:
             row[PIXELS_COLUMN] = _parent(detections, index)
-        answers = {_text(own): _answer(attribute(detections, own, index)) for own in attributes}
+        answers = {_text(own): _value(own, attribute(detections, own, index)) for own in attributes}
         yield row | answers | extra
 
 
@@ -148,16 +149,23 @@ def _number(value: float | None, decimals: int) -> float | None:
     return None if value is None or not math.isfinite(value) else round(value, decimals)
 
 
+def _value(name: str, value: Any) -> Any:
+    """An attribute: probabilities have as many decimals as confidences, and answers all of theirs."""
+    is_probability = name.endswith("_probability") and isinstance(value, float)
+    return _number(value, _CONFIDENCE_DECIMALS) if is_probability else _answer(value)
+
+
 def _answer(value: Any) -> Any:
     if isinstance(value, float):
-        return _number(value, _CONFIDENCE_DECIMALS)
+        return value if math.isfinite(value) else None
     if isinstance(value, list):
         return [_answer(item) for item in value]
     return _text(value) if isinstance(value, str) else value
 
 
 def _as_csv(value: Any) -> Any:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, (bool, list)) else value
+    is_json = isinstance(value, (bool, list))
+    return json.dumps(value, ensure_ascii=False) if is_json else with_line_feeds(value)
 
 
 def _whole(value: float | None) -> int | None:

@@ -2,7 +2,9 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 from uuid import uuid4
 
@@ -66,8 +68,8 @@ def grounded_boxes(detections: sv.Detections, width: int, height: int) -> Ground
 
 
 def _with_ids(detections: sv.Detections) -> sv.Detections:
-    """A copy whose detections all have an id."""
-    copy = detections[np.arange(len(detections))] if len(detections) else detections
+    """A copy whose detections all have an id; the given ones are those of another step."""
+    copy = deepcopy(detections)
     if DETECTION_ID_KEY not in copy.data and len(copy):
         copy[DETECTION_ID_KEY] = np.array([str(uuid4()) for _ in range(len(copy))], dtype=np.str_)
     return copy
@@ -80,26 +82,44 @@ def with_attributes(detections: sv.Detections, columns: Mapping[str, Sequence[An
     return detections
 
 
+class ClassIds:
+    """Ids of class names that are not known before, in the order in which they come. Threads may share it.
+
+    A class keeps its id from image to image, so that it keeps its colour in a video.
+    """
+
+    def __init__(self) -> None:
+        self._ids: dict[str, int] = {}
+        self._lock = Lock()
+
+    def of(self, names: Sequence[str]) -> list[int]:
+        with self._lock:
+            return [self._ids.setdefault(name, len(self._ids)) for name in names]
+
+
 def replace_classes(
-    detections: sv.Detections, answers: Sequence[str], asked: Sequence[int], classes: Sequence[str]
+    detections: sv.Detections, answers: Sequence[str], classes: Sequence[str], class_ids: ClassIds
 ) -> sv.Detections:
-    """Makes each answer the class of its detection; where there is none, the class stays.
+    """Makes each answer the class of its detection; where there is none, the name of the class stays.
 
     Args:
         detections: all detections of an image.
         answers: for each detection, or "".
-        asked: indices of the detections with answers.
-        classes: the first class names, in the order of their ids; answers that are not among them follow.
+        classes: the classes that were given, if any: the first ids are theirs, in their order.
+        class_ids: ids of the other answers.
     """
     if not len(detections):
         return detections
     names = detections.data.get(CLASS_NAME_KEY)
-    own = ["" if names is None else str(name) for name in (names if names is not None else answers)]
-    answered = set(asked)
-    new = [answer if index in answered and answer else own[index] for index, answer in enumerate(answers)]
-    ids = {name: index for index, name in enumerate(dict.fromkeys([*classes, *new]))}
+    own = [""] * len(detections) if names is None else list(map(str, names))
+    new = [answer or kept for answer, kept in zip(answers, own, strict=True)]
+    if classes:
+        ids = {name: index for index, name in enumerate(dict.fromkeys([*classes, *new]))}
+        class_id = [ids[name] for name in new]
+    else:
+        class_id = class_ids.of(new)
     detections.data[CLASS_NAME_KEY] = np.array(new, dtype=np.str_)
-    detections.class_id = np.array([ids[name] for name in new], dtype=np.int64)
+    detections.class_id = np.array(class_id, dtype=np.int64)
     return detections
 
 

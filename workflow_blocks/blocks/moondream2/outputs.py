@@ -29,18 +29,22 @@ from workflow_blocks.blocks.common.detections import (
 )
 from workflow_blocks.blocks.common.prompts import PromptClasses
 from workflow_blocks.blocks.moondream2.grounding import (
+    ClassIds,
     GroundedBoxes,
     replace_classes,
     with_attributes,
 )
 from workflow_blocks.blocks.moondream2.parsing import EMPTY, NotParsedError, parse_answer
-from workflow_blocks.blocks.moondream2.questions import Asked, TextSettings
+from workflow_blocks.blocks.moondream2.questions import PROBABILITY_SUFFIX, Asked, TextSettings
 from workflow_blocks.blocks.moondream2.results import FoundPoints, ImageResult, TextAnswer
 
 # A class of a multi-label classification is predicted from this probability on.
 LIKELY = 0.5
 _EMPTY_OUTPUTS: dict[str, Any] = dict.fromkeys(
-    ("predictions", "output", "probability", "classes", "counts", "points", "attributes", "reasoning")
+    (
+        *("predictions", "output", "probability", "cut_short", "classes", "counts", "points", "attributes"),
+        "reasoning",
+    )
 )
 
 
@@ -52,21 +56,26 @@ def to_outputs(
     grounded: GroundedBoxes | None,
     limits: DetectionLimits,
     settings: TextSettings,
+    class_ids: ClassIds,
 ) -> dict[str, Any]:
-    """The outputs for one image; those that the task does not have are None."""
+    """The outputs for one image; those that the task does not have are None.
+
+    `class_ids` are those of answers that became classes before.
+    """
     inference_id = str(uuid4())
     common = _EMPTY_OUTPUTS | {"error_status": result.error, "inference_id": inference_id}
     if asked.classes:
         common["classes"] = list(asked.classes)
-    return common | _of_task(task_type, result, image, asked, grounded, limits, settings, inference_id)
+    if grounded is not None:
+        return common | _grounded(task_type, result, asked, grounded, settings, class_ids)
+    return common | _of_task(task_type, result, image, asked, limits, settings, inference_id)
 
 
-def _of_task(  # noqa: PLR0911 - one for each form of predictions
+def _of_task(
     task_type: str,
     result: ImageResult,
     image: WorkflowImageData,
     asked: Asked,
-    grounded: GroundedBoxes | None,
     limits: DetectionLimits,
     settings: TextSettings,
     inference_id: str,
@@ -79,14 +88,17 @@ def _of_task(  # noqa: PLR0911 - one for each form of predictions
         return _detections(result, asked.prompts, image, limits, inference_id)
     if task_type == "object-detection":
         (answer,) = result.answers
-        own = {"classes": list(result.classes), "output": answer.text, "probability": answer.probability}
+        own = {
+            "classes": list(result.classes),
+            "output": answer.text,
+            "probability": answer.probability,
+            "cut_short": answer.is_cut,
+        }
         prompts = PromptClasses({name: (name,) for name in result.classes})
         found = _detections(result, prompts, image, limits, inference_id)
         return found | own | {"attributes": None}
     if result.points is not None:
         return _points(result.points, asked.classes, image, inference_id)
-    if grounded is not None:
-        return _grounded(task_type, result, asked, grounded, settings)
     return _texts(result.answers, asked, settings)
 
 
@@ -95,6 +107,7 @@ def _texts(answers: Sequence[TextAnswer], asked: Asked, settings: TextSettings) 
     own = {
         "output": asked.shaped(values),
         "probability": asked.shaped([answer.probability for answer in answers]),
+        "cut_short": asked.shaped([answer.is_cut for answer in answers]),
         "error_status": failed,
     }
     if settings.reasoning and all(answer.reasoning is not None for answer in answers):
@@ -103,10 +116,15 @@ def _texts(answers: Sequence[TextAnswer], asked: Asked, settings: TextSettings) 
 
 
 def _parsed(answers: Sequence[TextAnswer], settings: TextSettings) -> tuple[list[Any], bool]:
-    """The values of answers, and whether one of them could not be parsed, so that it is empty."""
+    """The values of answers, and whether one of them could not be parsed, so that it is empty.
+
+    Nobody knows how a text that was cut short goes on, so no value is read from it.
+    """
     values, failed = [], False
     for answer in answers:
         try:
+            if answer.is_cut and settings.parse_as != "text":
+                raise NotParsedError(answer.text)
             values.append(parse_answer(answer.text, settings.parse_as))
         except NotParsedError:
             values.append(_empty(settings))
@@ -174,7 +192,7 @@ def _detections(
     inference_id: str,
 ) -> dict[str, Any]:
     height, width = image.numpy_image.shape[:2]
-    found = result.found or ImageDetections(np.empty((0, 4)), np.empty(0, np.int64), np.empty(0))
+    found = result.found or ImageDetections.none()
     detections = select_detections(found, classes, width, height, limits)
     counts = _counts(detections, classes.names)
     detections = attach_workflow_data(detections, image, classes.names, inference_id)
@@ -211,7 +229,12 @@ def _points(
 
 
 def _grounded(
-    task_type: str, result: ImageResult, asked: Asked, grounded: GroundedBoxes, settings: TextSettings
+    task_type: str,
+    result: ImageResult,
+    asked: Asked,
+    grounded: GroundedBoxes,
+    settings: TextSettings,
+    class_ids: ClassIds,
 ) -> dict[str, Any]:
     """The detections with the answers in their data. Where nothing was asked, the values are empty."""
     is_text = task_type == "detection-grounded-visual-question-answering"
@@ -230,20 +253,41 @@ def _grounded(
             of_probabilities[index] = result.answers[row].probability
         name = f"{ANSWER}{suffix}"
         columns[name] = of_values
-        columns[f"{name}_probability"] = of_probabilities
+        columns[name + PROBABILITY_SUFFIX] = of_probabilities
     detections = with_attributes(grounded.detections, columns)
     attributes = attributes_of(detections, list(columns))
     if settings.replace_class:
-        answers = [str(value) if value not in (None, []) else "" for value in columns[ANSWER]]
-        detections = replace_classes(detections, answers, grounded.asked, asked.classes)
+        answers = list(map(_class_name, columns[ANSWER]))
+        detections = replace_classes(detections, answers, asked.classes, class_ids)
     to_form = key_points_to_engine if KEYPOINTS_XY_KEY_IN_SV_DETECTIONS in detections.data else to_engine
-    return {
+    own = {
         "predictions": to_form(detections),
         "attributes": attributes,
         "output": [_of_box(attribute, asked, "") for attribute in attributes],
-        "probability": [_of_box(attribute, asked, "_probability") for attribute in attributes],
+        "probability": [_of_box(attribute, asked, PROBABILITY_SUFFIX) for attribute in attributes],
         "error_status": failed or not grounded.all_asked,
     }
+    if is_text:
+        own["cut_short"] = _by_box([answer.is_cut for answer in result.answers], asked, grounded)
+        if settings.reasoning:
+            own["reasoning"] = _by_box([answer.reasoning for answer in result.answers], asked, grounded)
+    return own
+
+
+def _by_box(values: Sequence[Any], asked: Asked, grounded: GroundedBoxes) -> list[Any]:
+    """What belongs to the answers, for each box in the form of `prompt`; None where nothing was asked."""
+    count = len(asked.questions)
+    by_box: list[Any] = [None] * len(grounded.detections)
+    for place, index in enumerate(grounded.asked):
+        by_box[index] = asked.shaped(values[place * count : (place + 1) * count])
+    return by_box
+
+
+def _class_name(value: Any) -> str:
+    """An answer as a class; "" without one."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "" if value is None else str(value)
 
 
 def _of_box(attributes: dict[str, Any], asked: Asked, ending: str) -> Any:

@@ -7,20 +7,33 @@ from typing import Any
 from workflow_blocks.blocks.common.prompts import MAX_PROMPTS
 from workflow_blocks.prompt_text import MAX_PROMPT_LENGTH, normalized_prompt
 
-_NUMBER = re.compile(r"[-+]?(\d+(\.\d+)?|\.\d+|\d{1,3}(,\d{3})+(\.\d+)?)")
+_NUMBER = re.compile(r"[-+]?(\d+(\.\d+)?|\.\d+|\d{1,3}(,\d{3})+(\.\d+)?)", re.ASCII)
+# A longer whole number fits no column of 64 bits.
+_MAX_NUMBER_LENGTH = 18
 _SMALL_NUMBERS = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
     "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
 )  # fmt: skip
 _BOOLEANS = {"yes": True, "true": True, "no": False, "false": False}
-# "yes", and "Yes, there is a car".
-_BOOLEAN = re.compile(r"(yes|no|true|false)\b\s*([,.;:!].*)?", re.IGNORECASE | re.DOTALL)
+# "yes", and "yes, there is a car"; neither "no. 5" nor "yes, no".
+_BOOLEAN = re.compile(r"(yes|no|true|false)\b\s*([,.;:!](?!\s*(?:\d|(?:yes|no|true|false)\b)).*)?", re.DOTALL)
 _BULLET = re.compile(r"^\s*(?:[-*•]|\d{1,3}[.)])\s+")
-# "and a dog" and "two dogs" are found by the name alone.
-_BEFORE_NAME = re.compile(
-    rf"^(?:and\b\s*)?(?:(?:an?|the|some|\d{{1,3}}|{'|'.join(_SMALL_NUMBERS[2:])})\s+)?", re.IGNORECASE
+# "Objects:", and "The image shows" before a list.
+_HEADING = re.compile(r"^[^,;:\n]{1,60}:\s+")
+_BEFORE_LIST = re.compile(
+    r"^(?:(?:the|this) (?:image|picture|photo|scene) (?:shows|contains|has|features|depicts|includes)"
+    r"|there (?:is|are)|(?:i|you|we) (?:can )?see|it shows|(?:an image|a picture|a photo) of)\s+",
+    re.IGNORECASE,
 )
-_NOTHING = {"none", "nothing"}
+_COUNTED = rf"(?:an?|the|some|\d{{1,3}}|{'|'.join(_SMALL_NUMBERS[1:])})\s"
+# "and a dog" and "two dogs" are found by the name alone.
+_BEFORE_NAME = re.compile(rf"^(?:and\b\s*)?(?:{_COUNTED}\s*)?", re.IGNORECASE)
+_AND = re.compile(r"\band\b", re.IGNORECASE)
+_AND_COUNTED = re.compile(rf"\band\b(?=\s+{_COUNTED})", re.IGNORECASE)
+_IS_COUNTED = re.compile(rf"^\s*{_COUNTED}", re.IGNORECASE)
+_NOTHING = re.compile(r"(?:none|nothing)(?: (?:in|on|at|is|else|visible)\b.*)?|no objects?", re.IGNORECASE)
+# Two sentences, or a question; "St. Bernard" is neither.
+_SENTENCES = re.compile(r"\w{3,}[.!]\s+\S|\?")
 EMPTY: dict[str, Any] = {"text": "", "list": [], "number": None, "boolean": None}
 
 
@@ -42,27 +55,36 @@ def _parse_number(text: str) -> int | float:
     text = text.rstrip(".!").strip()
     if text.lower() in _SMALL_NUMBERS:
         return _SMALL_NUMBERS.index(text.lower())
-    if not _NUMBER.fullmatch(text):
+    digits = text.replace(",", "")
+    if not _NUMBER.fullmatch(text) or len(digits.lstrip("+-")) > _MAX_NUMBER_LENGTH:
         raise NotParsedError(text)
-    number = float(text.replace(",", ""))
+    if "." not in digits:
+        return int(digits)
+    number = float(digits)
     return int(number) if number.is_integer() else number
 
 
 def _parse_boolean(text: str) -> bool:
-    match = _BOOLEAN.fullmatch(text)
+    match = _BOOLEAN.fullmatch(text.casefold())
     if match is None:
         raise NotParsedError(text)
-    return _BOOLEANS[match[1].lower()]
+    return _BOOLEANS[match[1]]
 
 
 def _parse_list(text: str) -> list[str]:
     """Different texts of an enumeration or of lines, without bullets, articles and numbers before them."""
-    items = list(dict.fromkeys(filter(None, map(_item, _split(text)))))
-    if items and items[0].lower() in _NOTHING and len(items) == 1:
+    if _NOTHING.fullmatch(_BEFORE_LIST.sub("", text).rstrip(".").strip()):
         return []
-    if not items or len(items) > MAX_PROMPTS or any(len(item) > MAX_PROMPT_LENGTH for item in items):
+    items: dict[str, str] = {}
+    for item in filter(None, map(_item, _split(text))):
+        items.setdefault(item.casefold(), item)
+    if (
+        not items
+        or len(items) > MAX_PROMPTS
+        or any(len(item) > MAX_PROMPT_LENGTH or _SENTENCES.search(item) for item in items.values())
+    ):
         raise NotParsedError(text)
-    return items
+    return list(items.values())
 
 
 def _split(text: str) -> list[str]:
@@ -74,14 +96,21 @@ def _split(text: str) -> list[str]:
         if not all(isinstance(item, str) for item in items):
             raise NotParsedError(text)
         return list(items)
-    lines = [_BULLET.sub("", line) for line in text.splitlines()]
-    *first, last = re.split(r"[,;\n]", "\n".join(lines)) or [""]
-    # Only the end of an enumeration: "a black and white cat, a dog" has two items.
-    return [*first, *re.split(r"\band\b", last)]
+    lines = text.splitlines()
+    if len(lines) > 1:
+        rows = [line for line in lines if not line.rstrip().endswith(":")]
+        return [item for line in rows for item in re.split("[,;]", _BULLET.sub("", line))]
+    text = _BEFORE_LIST.sub("", _HEADING.sub("", text))
+    *first, last = re.split("[,;]", text)
+    # Only the end of an enumeration: "black and white cat, a dog" has two items. Where items have articles
+    # or numbers, so does the last: "a black and white cat" is one.
+    separator = _AND_COUNTED if _IS_COUNTED.match(_BULLET.sub("", text)) else _AND
+    return [*first, *separator.split(last)]
 
 
 def _item(text: str) -> str:
-    return normalized_prompt(_BEFORE_NAME.sub("", text.strip().rstrip(".").strip()))
+    name = _BEFORE_NAME.sub("", _BULLET.sub("", text.strip()).rstrip(".").strip())
+    return normalized_prompt(name)
 
 
 _PARSERS = {"list": _parse_list, "number": _parse_number, "boolean": _parse_boolean}

@@ -14,16 +14,21 @@ from workflow_blocks.blocks.common.prompts import (
     Prompt,
     PromptClasses,
     PromptList,
+    is_none_of_image,
     prompt_classes,
     value_of_image,
 )
-from workflow_blocks.blocks.moondream2.tasks import CLASS_PLACE, TASKS
+from workflow_blocks.blocks.moondream2.tasks import CLASS_PLACE, GROUNDING, LOCATING, TASKS
 
 MAX_QUESTIONS = 64
 MAX_QUESTION_LENGTH = 1000
 MAX_NAME_LENGTH = 64
 MAX_TOKENS = 2048
 MAX_SEED = 2**32 - 1
+# What applies where the task does not read these settings.
+_UNREAD = {"parse_as": "text", "reasoning": False, "replace_class": False}
+# Of the attribute with an answer's probability.
+PROBABILITY_SUFFIX = "_probability"
 
 _Item = TypeVar("_Item")
 
@@ -68,6 +73,12 @@ class TextSettings(BaseModel):
     seed: Seed
     replace_class: Flag
 
+    def read_by(self, task_type: str) -> "TextSettings":
+        """Without what the task does not read: an editor keeps values when the task changes."""
+        fields = TASKS[task_type].fields
+        unread = {name: value for name, value in _UNREAD.items() if name not in fields}
+        return self.model_copy(update=unread)
+
 
 class _Fields(BaseModel):
     prompt: Question | QuestionList[Question] | NamedQuestions[Question]
@@ -82,7 +93,8 @@ class Asked:
         names: of the questions, where `prompt` is a dictionary.
         is_single: whether `prompt` is one text, so that its answer is no list.
         classes: the given classes; none if the task has none.
-        prompts: what finds each class in detection; a class is its own prompt unless it has others.
+        prompts: what finds each class in detection and pointing; a class is its own prompt unless it has
+            others.
         template: of multi-label classification, the given question with the place of the class.
     """
 
@@ -110,11 +122,15 @@ class Asked:
 def asked_of_images(task_type: str, prompt: Any, classes: Any, n_images: int) -> list[Asked]:
     """What is asked about each image, from what the engine passes to `run`.
 
+    An image may have an empty list of its own to locate: nothing is asked about it.
+
     Raises:
         InvalidInputError: a required field is empty, or a value cannot be used.
     """
     return [
-        parse_asked(task_type, value_of_image(prompt, index), value_of_image(classes, index))
+        Asked()
+        if task_type in LOCATING and is_none_of_image(classes, index)
+        else parse_asked(task_type, value_of_image(prompt, index), value_of_image(classes, index))
         for index in range(n_images)
     ]
 
@@ -130,7 +146,7 @@ def parse_asked(task_type: str, prompt: Any, classes: Any) -> Asked:
     for name in given.keys() & set(task.required):
         if given[name] is None:
             raise InvalidInputError(f"`{name}` is empty; give it, because the task {task_type!r} needs it")
-    if task_type == "open-vocabulary-object-detection":
+    if task_type in LOCATING:
         prompts = prompt_classes(checked(_ClassesWithPrompts, classes=classes).classes)
         return Asked(classes=tuple(prompts.names), prompts=prompts)
     names = _parse_classes(classes) if "classes" in task.fields else ()
@@ -144,6 +160,12 @@ def parse_asked(task_type: str, prompt: Any, classes: Any) -> Asked:
     if not task.takes_many:
         raise InvalidInputError(f"`prompt` is {shown(prompt)}; give one question for the task {task_type!r}")
     question_names = tuple(value) if isinstance(value, dict) else None
+    for name in question_names or ():
+        if GROUNDING in task.required and f"{name}{PROBABILITY_SUFFIX}" in value:
+            raise InvalidInputError(
+                f"`prompt` has the names {name!r} and {name + PROBABILITY_SUFFIX!r}; give the second another "
+                "name, since the probability of the first answer has it"
+            )
     questions = value.values() if isinstance(value, dict) else value
     return Asked(tuple(questions), question_names, is_single=False, classes=names)
 
@@ -184,5 +206,10 @@ class _Classes(BaseModel):
 
 def _parse_classes(value: Any) -> tuple[str, ...]:
     """Different class names, by the rules of the detection block's prompts."""
+    if isinstance(value, dict):
+        raise InvalidInputError(
+            f"`classes` is {shown(value)}; give a list such as ['dog', 'cat']: only detection and pointing "
+            "have prompts for a class"
+        )
     classes = checked(_Classes, classes=value).classes
     return (classes,) if isinstance(classes, str) else tuple(classes)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Annotated, Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from workflow_blocks.blocks.moondream2.results import Box, FoundPoints, ImageRes
 from workflow_blocks.blocks.moondream2.tasks import TASKS
 
 BLOCK_TYPE = "workflow_blocks/moondream2@v1"
-_OUTPUTS = ("predictions", "output", "probability", "classes", "reasoning", "error_status")
+_OUTPUTS = ("predictions", "output", "probability", "cut_short", "classes", "reasoning", "error_status")
 _WITHOUT_PLUGIN = "it is asked for detections only. Install this plugin there for other tasks."
 # The other server returns everything; this server applies the limits.
 _NO_LIMITS: dict[str, Any] = {"confidence": 0.0, "max_detections": MAX_DETECTIONS, "iou_threshold": 1.0}
@@ -79,8 +80,11 @@ class RemoteRun:
     def _ask(self, image: str, asked: Asked, boxes: Sequence[Box], size: tuple[int, int]) -> ImageResult:
         if self._is_grounded and not boxes:
             return ImageResult()
+        if self.task_type == "pointing" and not asked.classes:
+            return ImageResult(points=FoundPoints.none())
         inputs: dict[str, Any] = {"image": base64_input(image), "model_version": self.model_version}
-        values: dict[str, Any] = {"prompt": self._prompt(asked), "classes": list(asked.classes)}
+        classes = {name: list(own) for name, own in asked.prompts.by_name.items()} or list(asked.classes)
+        values: dict[str, Any] = {"prompt": self._prompt(asked), "classes": classes}
         inputs |= {name: value for name, value in values.items() if name in self._fields}
         if self._is_grounded:
             inputs["boxes"] = [_serialised(boxes, *size)]
@@ -146,18 +150,27 @@ class RemoteRun:
             chosen = self._parsed(_Texts, answer)
             if not set(chosen.output) <= set(asked.classes):
                 raise self.server.unavailable(UNKNOWN_CLASSES)
-            return ImageResult(self._answers(chosen.output, chosen.probability, None, n_boxes))
+            return ImageResult(self._answers(chosen.output, chosen.probability, None, None, n_boxes))
         if self._is_grounded:
             rows = self._parsed(_Rows, answer)
-            texts = [text for row in rows.output for text in row]
-            probabilities = [value for row in rows.probability for value in row]
-            return ImageResult(self._answers(texts, probabilities, None, n_boxes * len(asked.questions)))
+            output, probability, cut, reasoning = (
+                None if values is None else list(chain.from_iterable(values))
+                for values in (rows.output, rows.probability, rows.cut_short, rows.reasoning)
+            )
+            count = n_boxes * len(asked.questions)
+            return ImageResult(self._answers(output or [], probability or [], reasoning, cut, count))
         if TASKS[self.task_type].caption_length:
             text = self._parsed(_Text, answer)
-            return ImageResult([TextAnswer(text.output, text.probability)])
+            return ImageResult([TextAnswer(text.output, text.probability, is_cut=text.cut_short)])
         several = self._parsed(_Texts, answer)
         return ImageResult(
-            self._answers(several.output, several.probability, several.reasoning, len(asked.questions))
+            self._answers(
+                several.output,
+                several.probability,
+                several.reasoning,
+                several.cut_short,
+                len(asked.questions),
+            )
         )
 
     def _parsed(self, model: type["_Answer"], answer: Any) -> Any:
@@ -169,12 +182,14 @@ class RemoteRun:
         texts: Sequence[str],
         probabilities: Sequence[float],
         reasoning: Sequence["_Reasoning"] | None,
+        cut_short: Sequence[bool] | None,
         count: int,
     ) -> list[TextAnswer]:
         thoughts = [None] * count if reasoning is None else [one.model_dump() for one in reasoning]
-        if not len(texts) == len(probabilities) == len(thoughts) == count:
+        are_cut = [False] * count if cut_short is None else cut_short
+        if not len(texts) == len(probabilities) == len(thoughts) == len(are_cut) == count:
             raise self.server.unavailable(f"gave {len(texts)} answers to {count} questions")
-        return list(map(TextAnswer, texts, probabilities, thoughts))
+        return list(map(TextAnswer, texts, probabilities, thoughts, are_cut))
 
     def _scores(self, found: "_Classification | _Labels", asked: Asked) -> list[float]:
         if set(found.scores) != set(asked.classes):
@@ -192,7 +207,7 @@ class RemoteRun:
         boxes = found.predictions.to_detections(self.server, n_prompts=len(found.classes or ()))
         if (boxes.class_id >= len(found.classes or ())).any():
             raise self.server.unavailable(UNKNOWN_CLASSES)
-        answer = TextAnswer(found.output, found.probability)
+        answer = TextAnswer(found.output, found.probability, is_cut=found.cut_short)
         return ImageResult([answer], classes=found.classes or (), found=boxes, error=found.error_status)
 
 
@@ -234,6 +249,7 @@ class _Answer(BaseModel):
 class _Text(_Answer):
     output: str
     probability: _Probability
+    cut_short: bool = False
 
 
 class _Point(BaseModel):
@@ -255,6 +271,7 @@ class _Reasoning(BaseModel):
 class _Texts(_Answer):
     output: list[str]
     probability: list[_Probability]
+    cut_short: list[bool] | None = None
     reasoning: list[_Reasoning] | None = None
 
 
@@ -263,6 +280,8 @@ class _Rows(_Answer):
 
     output: list[list[str]]
     probability: list[list[_Probability]]
+    cut_short: list[list[bool]] | None = None
+    reasoning: list[list[_Reasoning]] | None = None
 
 
 class _Boxes(_Answer):

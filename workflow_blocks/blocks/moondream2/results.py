@@ -17,11 +17,15 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class TextAnswer:
-    """A text, its probability as the whole answer, and the reasoning before it, if asked for."""
+    """A text, its probability as the whole answer, and the reasoning before it, if asked for.
+
+    `is_cut` says that the text reached its most tokens before its end.
+    """
 
     text: str
     probability: float
     reasoning: dict[str, Any] | None = None
+    is_cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,10 @@ class FoundPoints:
     xy: npt.NDArray[np.float64]
     class_id: npt.NDArray[np.int64]
     confidence: npt.NDArray[np.float64]
+
+    @classmethod
+    def none(cls) -> "FoundPoints":
+        return cls(np.empty((0, 2)), np.empty(0, np.int64), np.empty(0))
 
 
 @dataclass(frozen=True)

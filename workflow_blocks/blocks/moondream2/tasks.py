@@ -26,6 +26,10 @@ TaskType = Literal[
     "pointing",
 ]
 
+# The field with the boxes to ask about.
+GROUNDING = "grounding_detection"
+# Tasks whose classes are prompts, or have prompts.
+LOCATING = ("open-vocabulary-object-detection", "pointing")
 # The class name stands here in the question of a multi-label classification.
 CLASS_PLACE = "{class}"
 _LIMITS = ("confidence", "max_detections", "iou_threshold", "class_agnostic_nms")
@@ -129,14 +133,14 @@ TASKS: dict[str, Task] = {
     "detection-grounded-classification": Task(
         "Classification of Bounding Boxes",
         "Model gives every detection of another block one of the classes",
-        required=("grounding_detection", "classes"),
+        required=(GROUNDING, "classes"),
         optional=("prompt", "replace_class"),
         kinds=_GROUNDED,
     ),
     "detection-grounded-visual-question-answering": Task(
         "Visual Question Answering about Bounding Boxes",
         "Model answers one or many questions about every detection of another block",
-        required=("grounding_detection", "prompt"),
+        required=(GROUNDING, "prompt"),
         optional=("replace_class", *_TEXT),
         kinds=_GROUNDED,
         takes_many=True,

@@ -67,7 +67,7 @@ from workflow_blocks.blocks.common.prompts import (
 )
 from workflow_blocks.blocks.common.remote import remote_server
 from workflow_blocks.blocks.common.remote_detection import check_not_forwarded
-from workflow_blocks.blocks.moondream2.grounding import GroundedBoxes, grounded_boxes
+from workflow_blocks.blocks.moondream2.grounding import ClassIds, GroundedBoxes, grounded_boxes
 from workflow_blocks.blocks.moondream2.local_run import LocalRun
 from workflow_blocks.blocks.moondream2.outputs import LIKELY, to_outputs
 from workflow_blocks.blocks.moondream2.questions import (
@@ -87,10 +87,12 @@ from workflow_blocks.blocks.moondream2.questions import (
     parse_asked,
 )
 from workflow_blocks.blocks.moondream2.remote_run import RemoteRun
-from workflow_blocks.blocks.moondream2.results import ImageResult
+from workflow_blocks.blocks.moondream2.results import FoundPoints, ImageResult
 from workflow_blocks.blocks.moondream2.tasks import (
     CLASS_PLACE,
     DEFAULT_TASK,
+    GROUNDING,
+    LOCATING,
     TASKS,
     TASKS_METADATA,
     TaskType,
@@ -99,7 +101,6 @@ from workflow_blocks.blocks.moondream2.tasks import (
 from workflow_blocks.bundled_model import DEMO_MODEL, LOCAL_PACKAGES_SETTING
 
 _LOGGER = logging.getLogger(__name__)
-GROUNDING = "grounding_detection"
 
 SHORT_DESCRIPTION = "Ask Moondream2 about images: questions, captions, classes, boxes and points."
 
@@ -133,6 +134,7 @@ The outputs:
   dictionary of named questions gives a dictionary. In the grounded tasks, a list with one of these for
   each box. In classification, the predicted class or list of classes
 - `probability`: the probability of each text or class in `output`, in the same form
+- `cut_short`: for each text, in the same form, whether it reached `max_tokens` before its end
 - `classes`: the class names; `object-detection` gives those that the model named
 - `counts`: the number of boxes or points of each class
 - `points`: all points, for blocks that take labeled points
@@ -140,7 +142,8 @@ The outputs:
   `answer_probability`. Questions with names give `answer_<name>` and `answer_<name>_probability`, and
   questions in a list `answer_1` and so on. The data of the detections has them, too. In
   `open-vocabulary-object-detection`, the `prompt` that found each box
-- `reasoning`: with `reasoning` on, what the model thought, and the points in the image that it looked at
+- `reasoning`: with `reasoning` on, what the model thought, and the points in the image that it looked at,
+  in the form of `output`
 - `error_status`: whether something could not be answered or read
 - `inference_id`: identifies the run on the image
 
@@ -181,7 +184,6 @@ This step asks two questions about each detected person. The predictions then ha
 - **Before Moondream2 Prompt Detection**: answers that are read as lists are prompts
 - **Before Continue If or Property Definition** to decide by an answer or a class
 - **Before visualization blocks** (e.g., Label or Keypoint Visualization) to draw classes, answers and points
-- **Before SAM 3 Interactive** to segment what was pointed at
 
 ## Requirements
 
@@ -220,6 +222,7 @@ def _outputs(predictions: _Kinds) -> list[OutputDefinition]:
             name="probability",
             kind=[FLOAT_ZERO_TO_ONE_KIND, FLOAT_KIND, LIST_OF_VALUES_KIND, DICTIONARY_KIND],
         ),
+        OutputDefinition(name="cut_short", kind=[BOOLEAN_KIND, LIST_OF_VALUES_KIND, DICTIONARY_KIND]),
         OutputDefinition(name="classes", kind=[LIST_OF_VALUES_KIND]),
         OutputDefinition(name="counts", kind=[DICTIONARY_KIND]),
         OutputDefinition(name="points", kind=[LABELED_POINTS_KIND, LIST_OF_VALUES_KIND]),
@@ -297,7 +300,7 @@ class BlockManifest(Moondream2Manifest):
         default=None,
         description="The classes to choose from, or what to detect or point at (the same for all images, or "
         f"one value for each image). At most {MAX_PROMPTS} different ones; repeats count once. For object "
-        "detection also a dictionary of class names with a prompt or a list of prompts each.",
+        "detection and pointing also a dictionary of class names with a prompt or a list of prompts each.",
         examples=[
             ["yes", "no"],
             ["person", "car"],
@@ -341,7 +344,8 @@ class BlockManifest(Moondream2Manifest):
     )
     replace_class: Flag | Selector(kind=[BOOLEAN_KIND]) = Field(
         default=False,
-        description="Whether the answer becomes the class of its detection. It takes a single question.",
+        description="Whether the answer becomes the class of its detection. It takes a single question. "
+        "Without an answer, the class name stays.",
         examples=[True, "$inputs.replace_class"],
         json_schema_extra=relevant_for("replace_class"),
     )
@@ -354,7 +358,8 @@ class BlockManifest(Moondream2Manifest):
     max_tokens: MaxTokens | Selector(kind=[INTEGER_KIND]) = Field(
         default=500,
         title="Max Tokens",
-        description=f"The most tokens of a text, 1 to {MAX_TOKENS}. Texts that reach it are cut short.",
+        description=f"The most tokens of a text, 1 to {MAX_TOKENS}. Texts that reach it are cut short; other "
+        "values than texts are not read from them.",
         examples=[100, "$inputs.max_tokens"],
         json_schema_extra=relevant_for("max_tokens"),
     )
@@ -436,7 +441,7 @@ class BlockManifest(Moondream2Manifest):
                 if "classes" in task.fields and "confidence" in task.fields:
                     check_thresholds(self.confidence, asked.classes, "classes")
                 if self.replace_class is True:
-                    _check_replaces_with_one(self.task_type, asked)
+                    _check_replaces_with_one(self.task_type, asked, self.parse_as)
         except InvalidInputError as error:
             raise PydanticCustomError("invalid_input", "{problem}", {"problem": str(error)}) from error
         unused = [
@@ -474,20 +479,34 @@ def _is_of_some_task(field: str) -> bool:
     return any(field in task.fields for task in TASKS.values())
 
 
+def _no_points(task_type: str) -> FoundPoints | None:
+    return FoundPoints.none() if task_type == "pointing" else None
+
+
 def _no_detections(task_type: str) -> str:
     return f"`{GROUNDING}` is empty; give the detections of a step, because the task {task_type!r} needs them"
 
 
-def _check_replaces_with_one(task_type: str, asked: Asked) -> None:
-    if "replace_class" in TASKS[task_type].fields and asked.suffixes != [""]:
+def _check_replaces_with_one(task_type: str, asked: Asked, parse_as: str) -> None:
+    if "replace_class" not in TASKS[task_type].fields:
+        return
+    if asked.suffixes != [""]:
         raise InvalidInputError(
             "`replace_class` is true and `prompt` holds several questions; give one question, whose answer "
             "becomes the class"
+        )
+    if parse_as == "list":
+        raise InvalidInputError(
+            "`replace_class` is true and `parse_as` is 'list', and a class has one name; give another form"
         )
 
 
 class Moondream2BlockV1(Moondream2Block):
     """Runs a task of Moondream2 on batches of images."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._class_ids = ClassIds()
 
     @classmethod
     def get_manifest(cls) -> type[WorkflowBlockManifest]:
@@ -521,7 +540,7 @@ class Moondream2BlockV1(Moondream2Block):
                 temperature=temperature,
                 seed=seed,
                 replace_class=replace_class,
-            )
+            ).read_by(task_type)
             limits = checked(
                 DetectionLimits,
                 confidence=confidence,
@@ -532,13 +551,15 @@ class Moondream2BlockV1(Moondream2Block):
             asked = asked_of_images(task_type, prompt, classes, len(images))
             if settings.replace_class:
                 for of_image in asked:
-                    _check_replaces_with_one(task_type, of_image)
+                    _check_replaces_with_one(task_type, of_image, settings.parse_as)
             arrays = [to_bgr_uint8(check_image(image).numpy_image) for image in images]
             grounded = self._grounded_boxes(task_type, grounding_detection, arrays)
             server = remote_server(self._step_execution_mode, self._api_key)
             boxes = [[] if of_image is None else of_image.boxes for of_image in grounded]
             if all(of_image is not None and not of_image.boxes for of_image in grounded):
                 results = [ImageResult()] * len(images)
+            elif task_type in LOCATING and not any(of_image.classes for of_image in asked):
+                results = [ImageResult(points=_no_points(task_type))] * len(images)
             elif server is not None:
                 check_not_forwarded(step_name(self))
                 remote_run = RemoteRun(server, task_type, settings, check_model_version(model_version))
@@ -549,7 +570,7 @@ class Moondream2BlockV1(Moondream2Block):
                 run = LocalRun(LoadedModel(self._model_manager, model_id), task_type, settings)
                 results = run(arrays, asked, boxes)
         return [
-            to_outputs(task_type, result, image, of_image, of_boxes, limits, settings)
+            to_outputs(task_type, result, image, of_image, of_boxes, limits, settings, self._class_ids)
             for result, image, of_image, of_boxes in zip(results, images, asked, grounded, strict=True)
         ]
 

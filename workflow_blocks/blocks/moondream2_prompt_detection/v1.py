@@ -318,7 +318,9 @@ class Moondream2PromptDetectionBlockV1(Moondream2Block):
             for image in images:
                 check_image(image)
             server = remote_server(self._step_execution_mode, self._api_key)
-            if server is None:
+            if not any(prompts_by_image):
+                found = [ImageDetections.none()] * len(images)
+            elif server is None:
                 arrays = [to_bgr_uint8(image.numpy_image) for image in images]
                 model_id = load_model(self._model_manager, model_version, self._api_key)
                 found = detect(LoadedModel(self._model_manager, model_id), arrays, prompts_by_image)
