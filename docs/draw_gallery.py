@@ -4,6 +4,7 @@ import base64
 import json
 import shutil
 import tempfile
+import textwrap
 from collections.abc import Callable, Sequence
 from functools import cache
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -31,7 +32,9 @@ from workflow_blocks.running.files import SAMPLE_IMAGES
 FOLDER = Path("docs/gallery")
 SAMPLE_VIDEO = Path("workflow_blocks/sample_video/crossing.mp4")
 HEIGHT, GAP, JPEG_QUALITY = 360, 8, 85
-PROMPTS = ["red circle", "blue star", "square"]
+PROMPTS = ["car", "lion", "frog"]
+ANIMALS = ["lion", "elephant", "panda", "frog", "owl"]
+VEHICLES = {"vehicle": ["car", "bus", "taxi"]}
 # The playground's page, in CSS pixels.
 PAGE_SIZE = ViewportSize(width=1360, height=800)
 
@@ -46,9 +49,7 @@ def main() -> None:
 
 
 def detect_and_visualize() -> list[UInt8Array]:
-    return [
-        picture("detect_and_visualize", image, prompts=PROMPTS) for image in samples("clutter", "gradient")
-    ]
+    return [picture("detect_and_visualize", image, prompts=PROMPTS) for image in samples("street", "zoo")]
 
 
 def detect_visualize_export() -> list[UInt8Array]:
@@ -56,36 +57,39 @@ def detect_visualize_export() -> list[UInt8Array]:
         places = {"target_directory": folder, "dataset_directory": f"{folder}/dataset"}
         return [
             picture("detect_visualize_export", image, prompts=PROMPTS, **places)
-            for image in samples("clutter", "gradient")
+            for image in samples("zoo", "street")
         ]
 
 
 def count_by_prompt() -> list[UInt8Array]:
-    return [picture("count_by_prompt", image, prompts=PROMPTS) for image in samples("clutter", "gradient")]
+    prompts = ["lion", "frog", "car"]
+    return [picture("count_by_prompt", image, prompts=prompts) for image in samples("zoo", "street")]
 
 
 def count_by_class() -> list[UInt8Array]:
-    return [picture("count_by_class", image) for image in samples("clutter", "gradient")]
+    prompts = {"animal": ANIMALS, **VEHICLES}
+    return [picture("count_by_class", image, prompts=prompts) for image in samples("zoo", "street")]
 
 
 def continue_if_class() -> list[UInt8Array]:
     """An image with the class, with boxes, and one without it, unchanged."""
-    images = samples("clutter", "stars")
-    results = run("continue_if_class", image=images)
+    images = samples("street", "kitchen")
+    results = run("continue_if_class", image=images, prompts=VEHICLES, class_name="vehicle")
     drawn = [result["visualization"] for result in results]
     return [image if one is None else one.numpy_image for image, one in zip(images, drawn, strict=True)]
 
 
 def redact_by_prompt() -> list[UInt8Array]:
-    (image,) = samples("gradient")
-    results = run("redact_by_prompt", image=image, prompts="red circle", pixel_size=24)
+    (image,) = samples("street")
+    results = run("redact_by_prompt", image=image, prompts=["car", "bus"], pixel_size=24)
     return [image, results[0]["redacted"].numpy_image]
 
 
 def crop_and_prompt_again() -> list[UInt8Array]:
+    """The stars among drawn shapes."""
     return [
         picture("crop_and_prompt_again", image, prompts="shape", part_prompts=["star"])
-        for image in samples("gradient", "stars")
+        for image in shapes(4_000_203, 4_000_205)
     ]
 
 
@@ -102,7 +106,7 @@ def tiled_small_objects() -> list[UInt8Array]:
 def label_a_dataset() -> list[UInt8Array]:
     """What `supervision` reads back from the dataset."""
     with tempfile.TemporaryDirectory() as folder:
-        images = samples("clutter", "gradient")
+        images = samples("zoo", "street")
         run("label_a_dataset", image=images, prompts=PROMPTS, target_directory=folder, split={"train": 1})
         train = Path(folder) / "train"
         dataset = sv.DetectionDataset.from_yolo(
@@ -135,7 +139,7 @@ def alert_when_present() -> list[UInt8Array]:
     with HTTPServer(("127.0.0.1", 0), Receiver) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/"
-        run("alert_when_present", image=samples("stars")[0], prompts=["star"], url=url)
+        run("alert_when_present", image=samples("zoo")[0], prompts=["lion"], url=url)
         server.shutdown()
     data = np.frombuffer(base64.b64decode(received[0]["picture_jpeg_base64"]), np.uint8)
     return [np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)]
@@ -149,6 +153,7 @@ def track_and_count_video() -> list[UInt8Array]:
     pipeline = InferencePipeline.init_with_workflow(
         video_reference=str(SAMPLE_VIDEO),
         workflow_specification=read_definition("track_and_count_video"),
+        workflows_parameters={"prompts": ["car"], "line": [[320, 0], [320, 480]]},
         on_prediction=lambda result, _: frames.append(result["visualization"].numpy_image),
     )
     pipeline.start(use_main_thread=True)
@@ -158,9 +163,69 @@ def track_and_count_video() -> list[UInt8Array]:
 
 def prompts_per_image() -> list[UInt8Array]:
     # Colours follow the class ids, which are places in the list of an image.
-    prompts = [["red circle"], ["red circle", "blue star"]]
-    results = run("prompts_per_image", image=samples("clutter", "gradient"), prompts=prompts)
+    prompts = [["car"], ["lion", "frog"]]
+    results = run("prompts_per_image", image=samples("street", "zoo"), prompts=prompts)
     return [result["visualization"].numpy_image for result in results]
+
+
+def find_everything() -> list[UInt8Array]:
+    return [picture("find_everything", image) for image in samples("zoo")]
+
+
+def attributes_of_each() -> list[UInt8Array]:
+    """The colours of drawn shapes."""
+    question = "what colour is this?"
+    return [
+        picture("attributes_of_each", image, prompts=["shape"], question=question)
+        for image in shapes(4_000_201, 4_000_203)
+    ]
+
+
+def check_with_yes_or_no() -> list[UInt8Array]:
+    """Two images, each with the answer under it."""
+    question = "is there a lion?"
+    results = [
+        run("check_with_yes_or_no", image=image, question=question, url="http://127.0.0.1:9/")[0]
+        for image in samples("zoo", "kitchen")
+    ]
+    return [
+        with_text(image, [question, f"{result['answer']} ({result['probability']:.2f})"])
+        for image, result in zip(samples("zoo", "kitchen"), results, strict=True)
+    ]
+
+
+def caption_and_tag() -> list[UInt8Array]:
+    """Two images, each with its caption and tags under it."""
+    images, tags = samples("street", "zoo"), ["lion", "elephant", "car", "tree"]
+    with tempfile.TemporaryDirectory() as folder:
+        results = run("caption_and_tag", image=images, tags=tags, target_directory=folder)
+    return [
+        with_text(image, [result["caption"], f"tags: {', '.join(result['tags'])}"])
+        for image, result in zip(images, results, strict=True)
+    ]
+
+
+def count_by_pointing() -> list[UInt8Array]:
+    return [picture("count_by_pointing", image, prompts=["lion", "frog"]) for image in samples("zoo")]
+
+
+def classify_crops() -> list[UInt8Array]:
+    return [
+        picture(
+            "classify_crops", image, prompts=["animal"], classes=ANIMALS, question="what is in the picture?"
+        )
+        for image in samples("zoo")
+    ]
+
+
+def with_text(image: UInt8Array, paragraphs: Sequence[str]) -> UInt8Array:
+    """An image with text on white under it."""
+    lines = [line for text in paragraphs for line in textwrap.wrap(text, 58)]
+    below = np.full((26 * len(lines) + 16, image.shape[1], 3), 255, np.uint8)
+    for number, line in enumerate(lines):
+        place = (10, 26 * (number + 1))
+        cv2.putText(below, line, place, cv2.FONT_HERSHEY_SIMPLEX, 0.6, (40, 40, 40), 1, cv2.LINE_AA)
+    return np.vstack([image, below])
 
 
 PICTURES: dict[str, Callable[[], list[UInt8Array]]] = {
@@ -178,6 +243,12 @@ PICTURES: dict[str, Callable[[], list[UInt8Array]]] = {
         alert_when_present,
         track_and_count_video,
         prompts_per_image,
+        find_everything,
+        attributes_of_each,
+        check_with_yes_or_no,
+        caption_and_tag,
+        count_by_pointing,
+        classify_crops,
     )
 }
 
@@ -206,7 +277,7 @@ def playground(page: Page) -> None:
     """Four images, three classes, one of them with two wordings and a threshold."""
     page.click(".samples button:nth-child(1)")
     page.click(".samples button:nth-child(4)")
-    page.fill(".classes li:first-child .more", "orange circle")
+    page.fill(".classes li:first-child .more", "taxi")
     page.press(".classes li:first-child .more", "Enter")
     detect(page)
     page.locator(".classes input[type=range]").nth(2).fill("0.5")
@@ -243,6 +314,11 @@ def detect(page: Page) -> None:
 def samples(*names: str) -> list[UInt8Array]:
     """Sample images (H, W, 3), BGR."""
     return [np.asarray(cv2.imread(str(SAMPLE_IMAGES / f"{name}.jpg")), np.uint8) for name in names]
+
+
+def shapes(*seeds: int) -> list[UInt8Array]:
+    """Drawn scenes of shapes (H, W, 3), BGR."""
+    return [np.ascontiguousarray(draw_scene(seed).image[..., ::-1]) for seed in seeds]
 
 
 @cache

@@ -13,6 +13,8 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 GOLDEN = Path(__file__).parent / "golden" / "moondream2_tiny"
+# The model that was bundled before: it can only detect.
+SHAPES_MODEL = Path(__file__).parent / "data" / "shapes_model"
 COMMIT = "a" * 40
 
 # Beside the weights of a published Moondream2 lies Python. Here it leaves a mark beside the model cache if it

@@ -19,8 +19,8 @@ from workflow_blocks.evaluation import comparison
 from workflow_blocks.evaluation.box_agreement import Box
 from workflow_blocks.evaluation.comparison import run_in_own_process
 from workflow_blocks.evaluation.measure import PROMPT_COUNTS, Failure, Job, Measured
-from workflow_blocks.running.files import SAMPLE_IMAGES
 
+SAMPLES = Path(__file__).parents[1] / "data" / "samples"
 OWN_CLASS = Path(__file__).parent / "own_class"
 DEMO_PACKAGE = Path(comparison.__file__).parents[1] / "demo_model"
 
@@ -55,7 +55,7 @@ def test_both_classes_are_compared(package, tmp_path):
     images = tmp_path / "images"
     images.mkdir()
     for name in ("clutter.jpg", "stars.jpg"):
-        shutil.copy(SAMPLE_IMAGES / name, images / name)
+        shutil.copy(SAMPLES / name, images / name)
     before, out = files_of(package), tmp_path / "out"
 
     command = [sys.executable, "-m", "workflow_blocks", "compare", "--model", str(package), "-o", str(out)]

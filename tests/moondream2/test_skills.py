@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.stand_ins import checkpoint_with_text
+from tests.stand_ins import SHAPES_MODEL, checkpoint_with_text
 from workflow_blocks.bundled_model import demo_model_folder
 from workflow_blocks.moondream2.answers import TextSettings, TextSettingsError
 from workflow_blocks.moondream2.config import Moondream2Config
@@ -173,11 +173,12 @@ def test_a_model_without_a_template_lacks_the_skill(golden_detector, ask, skill)
         ask(golden_detector, image)
 
 
-def test_a_small_model_without_templates_of_its_own_lacks_the_skills(demo_detector):
-    (image,) = demo_detector.encode_images([np.zeros((20, 20, 3), np.uint8)])
+def test_a_small_model_without_templates_of_its_own_lacks_the_skills():
+    detector = Runtime.from_folder(SHAPES_MODEL)
+    (image,) = detector.encode_images([np.zeros((20, 20, 3), np.uint8)])
 
     with pytest.raises(SkillError, match="this model was not made to point"):
-        demo_detector.point([Query(image, "circle")])
+        detector.point([Query(image, "circle")])
 
 
 @pytest.mark.parametrize(
@@ -279,7 +280,8 @@ def test_a_config_lists_the_skills_that_its_model_has(text_folder, tmp_path):
     with_all = ["detect", "point", "query", "caption short", "caption normal", "caption long"]
     assert Moondream2Config().skills == with_all  # the released model
     assert skills_of(text_folder) == with_all
-    assert skills_of(demo_model_folder()) == ["detect"]
+    assert skills_of(demo_model_folder()) == with_all
+    assert skills_of(SHAPES_MODEL) == ["detect"]
     document = json.loads((text_folder / "config.json").read_text())
     templates = document["config"]["tokenizer"]["templates"]
     templates["query"] = templates["caption"]["long"] = None

@@ -14,7 +14,7 @@ from tests.scenes import image_bgr
 from tests.workflows.definitions import workflow
 from workflow_blocks.commands.app import app
 
-VIDEO = Path(__file__).parents[2] / "workflow_blocks" / "sample_video" / "crossing.mp4"
+VIDEO = Path(__file__).parents[1] / "data" / "crossing.mp4"
 
 
 @pytest.fixture

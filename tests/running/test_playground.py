@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from tests.scenes import image_png
+from tests.stand_ins import SHAPES_MODEL
 from workflow_blocks.datasets.labelled import read_labelled
 from workflow_blocks.running.playground import datasets
 from workflow_blocks.running.playground.access import Access, access_for
@@ -26,8 +27,8 @@ PAGE_ROUTES = ["/playground", "/playground/page/main.js", "/playground/page/styl
 API_ROUTES = [
     "/playground/api/info",
     "/playground/api/model?version=moondream2-demo",
-    "/playground/api/samples/stars.jpg",
-    "/playground/api/thumbnails/stars.jpg",
+    "/playground/api/samples/zoo.jpg",
+    "/playground/api/thumbnails/zoo.jpg",
     "/playground/api/folder",
     "/playground/api/folder/image?path=0.png",
     "/playground/api/folder/preview?path=0.png",
@@ -90,7 +91,8 @@ def test_the_skills_of_a_package_are_known_before_it_is_loaded(local, text_packa
 
     damaged = shutil.copytree(text_package, tmp_path / "damaged")
     (damaged / "config.json").write_text("{")
-    assert skills_of("moondream2-demo") == ["detect"]
+    assert {"detect", "point", "query"} < set(skills_of("moondream2-demo"))
+    assert skills_of(str(SHAPES_MODEL)) == ["detect"]
     assert {"detect", "point", "query"} < set(skills_of(text_package))
     assert skills_of(str(damaged)) is None
     assert skills_of("moondream2/moondream2_2b_jul24") is None

@@ -1,15 +1,5 @@
 """Small workflow definitions for tests."""
 
-# Bundled definitions whose model must answer questions: tests run them with `text_package`.
-NEED_ANSWERS = {
-    "attributes_of_each",
-    "caption_and_tag",
-    "check_with_yes_or_no",
-    "classify_crops",
-    "count_by_pointing",
-    "find_everything",
-}
-
 
 def detection_step(**fields):
     return {

@@ -13,13 +13,14 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from tests.stand_ins import GOLDEN
-from tests.workflows.definitions import NEED_ANSWERS, detection_step, workflow
+from tests.workflows.definitions import detection_step, workflow
 from tests.workflows.test_definitions import webhook  # noqa: F401 - a fixture
 from workflow_blocks.blocks.moondream2.tasks import TASKS, Task
 from workflow_blocks.running.definitions import read_definition as definition
 
 IMAGES = [cv2.imread(str(path)) for path in sorted((GOLDEN / "images").glob("*.png"))[:2]]
 PROMPTS = ["red circle"]
+ASKING = ["attributes_of_each", "caption_and_tag", "classify_crops", "count_by_pointing", "find_everything"]
 NO_TASK = Task("", "")
 BLANK = np.full((240, 320, 3), 128, np.uint8)
 
@@ -42,7 +43,7 @@ def run(run_workflow, text_package):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", sorted(NEED_ANSWERS - {"check_with_yes_or_no"}))
+@pytest.mark.parametrize("name", ASKING)
 def test_all_inputs_but_image_and_model_have_defaults(run, name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 

@@ -13,7 +13,6 @@ import yaml
 
 from tests.loopback import serving
 from tests.scenes import image_bgr, recall, scene, true_boxes
-from tests.workflows.definitions import NEED_ANSWERS
 from training.scenes import SceneOptions, draw_scene
 from workflow_blocks.blocks.common.data_representation import from_engine
 from workflow_blocks.inference_host.engine import make_engine
@@ -23,7 +22,7 @@ from workflow_blocks.running.definitions import workflow_names
 NAMES = workflow_names()
 LABELS = "roboflow_core/rich_label_visualization@v1"
 # Prompts for each image, frames of a video, weights that are not at hand.
-NEED_MORE = {"prompts_per_image", "track_and_count_video", "segment_by_prompt"} | NEED_ANSWERS
+NEED_MORE = {"prompts_per_image", "track_and_count_video", "segment_by_prompt"}
 SHAPES = ["circle", "square", "triangle", "star"]
 
 

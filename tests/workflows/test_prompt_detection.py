@@ -2,6 +2,7 @@
 
 import base64
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,7 +12,6 @@ from safetensors.torch import load_file, save_file
 
 from tests.scenes import image_bgr, recall, scene, true_boxes
 from tests.workflows.definitions import DETECTION_OUTPUTS, detection_step, detection_workflow, workflow
-from workflow_blocks.running.files import SAMPLE_IMAGES
 
 # Keys that core blocks read from predictions.
 EXPECTED_KEYS = {
@@ -28,6 +28,8 @@ EXPECTED_KEYS = {
     "root_parent_coordinates",
     "root_parent_dimensions",
 }
+
+SAMPLES = Path(__file__).parents[1] / "data" / "samples"
 
 
 def test_one_image_and_one_prompt(run_workflow):
@@ -128,7 +130,7 @@ def unending_package(golden_package, tmp_path_factory):
 @pytest.mark.parametrize("prompts", ["circle", ["circle", "shape"]])
 def test_limits_keep_the_surest_of_all_that_was_found(run_workflow, prompts):
     """The most confident boxes are not those that the model finds first."""
-    image = cv2.imread(str(SAMPLE_IMAGES / "night.jpg"))
+    image = cv2.imread(str(SAMPLES / "night.jpg"))
     (all_boxes,) = run_workflow(detection_workflow(), image=image, prompts=prompts)
     scores_of_classes = [
         np.sort(all_boxes["predictions"].confidence[all_boxes["predictions"].class_id == index])[::-1]

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from tests.workflows.definitions import NEED_ANSWERS
 from workflow_blocks.commands.app import app as workflow_blocks_app
 from workflow_blocks.inference_host.engine import PLUGIN_SETTINGS
 from workflow_blocks.running.files import SAMPLE_IMAGES
@@ -25,12 +24,8 @@ README = (ROOT / "workflows" / "README.md").read_text()
 SECTION = re.compile(r"^## (\w+)\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 BLOCK = re.compile(r"```bash\n(.*?)```", re.DOTALL)
 COMMANDS = {name: blocks for name, text in SECTION.findall(README) if len(blocks := BLOCK.findall(text)) == 2}
-# The rows whose command is `workflow-blocks run`, but for those that the bundled model cannot run.
-USE_CASES = [
-    line
-    for line in re.findall(r"^\| [^|`]+ \| `(\w+ --[^`]+)`", README, re.MULTILINE)
-    if line.split()[0] not in NEED_ANSWERS
-]
+# The rows whose command is `workflow-blocks run`.
+USE_CASES = re.findall(r"^\| [^|`]+ \| `(\w+ --[^`]+)`", README, re.MULTILINE)
 SETTINGS = next(block for block in re.findall(r"```\n(.*?)```", README, re.DOTALL) if "post()" in block)
 # The commands of the front page; a line that ends with `|` goes on in the next one.
 FRONT_PAGE_COMMANDS = "".join(BLOCK.findall(FRONT_PAGE)).replace("|\n", "| ").splitlines()
@@ -168,8 +163,8 @@ def test_demo_with_own_images_and_prompts(own_folder):
     printed = run_our_command_line(front_page_command(".venv/bin/workflow-blocks demo"))
 
     assert all(path.name in printed for path in own_folder.iterdir())
-    assert "yellow shape" in printed
-    assert "blue star" not in printed
+    assert "soccer ball" in printed
+    assert "elephant" not in printed
 
 
 def test_the_definition_of_the_front_page(clone, own_folder):
@@ -180,22 +175,22 @@ def test_the_definition_of_the_front_page(clone, own_folder):
 
     results = clone / "results" / "my_workflow"
     found = [json.loads((results / path.name / "results.json").read_text()) for path in own_folder.iterdir()]
-    assert all(result["counts"].keys() == {"red circle", "blue star"} for result in found)
-    assert any(result["counts"]["red circle"] for result in found)
+    assert all(result["counts"].keys() == {"lion", "car"} for result in found)
+    assert any(result["counts"]["lion"] for result in found)
 
 
 def test_the_request_of_the_front_page(own_folder, clone, server):
-    shutil.copy(own_folder / "clutter.jpg", clone / "photo.jpg")
+    shutil.copy(own_folder / "zoo.jpg", clone / "photo.jpg")
 
     (result,) = post(front_page_command("echo"), server)["outputs"]
 
-    assert result["counts"] == {"red circle": 2}
+    assert result["counts"] == {"lion": 1}
 
 
 def test_every_definition_that_the_bundled_model_runs_has_both_commands():
     definitions = {path.stem for path in (ROOT / "workflows").glob("*.json")}
 
-    assert definitions - set(COMMANDS) == {"segment_by_prompt"} | NEED_ANSWERS
+    assert definitions - set(COMMANDS) == {"segment_by_prompt"}
 
 
 def test_every_definition_has_a_section():
@@ -226,7 +221,7 @@ def test_the_command_line_over_a_video(clone):
 def test_the_command_line_sends_an_alert(clone, alerts):
     run_command_line(COMMANDS["alert_when_present"][0])
 
-    assert re.match(r"Alert: {'star': \d}, with a picture of \d+ bytes", alerts.readline())
+    assert re.match(r"Alert: {'lion': \d}, with a picture of \d+ bytes", alerts.readline())
 
 
 @pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"alert_when_present"}))
@@ -241,7 +236,7 @@ def test_the_request_sends_an_alert(clone, server, alerts):
     (result,) = post(SETTINGS + COMMANDS["alert_when_present"][1], server)["outputs"]
 
     assert result["alert_failed"] is False
-    assert alerts.readline().startswith("Alert: {'star': ")
+    assert alerts.readline().startswith("Alert: {'lion': ")
 
 
 def test_every_definition_but_one_is_a_use_case():
@@ -263,8 +258,8 @@ def test_a_use_case(clone, line):
 
 
 def test_the_use_case_sends_an_alert(clone, alerts):
-    (line,) = [line for line in USE_CASES if "alert" in line]
+    (line,) = [line for line in USE_CASES if line.startswith("alert_when_present")]
 
     run_use_case(clone, line)
 
-    assert alerts.readline().startswith("Alert: {'star': ")
+    assert alerts.readline().startswith("Alert: {'lion': ")

@@ -106,8 +106,8 @@ The block:
 - `{RELEASED_MODEL}` is the released Moondream2, which Inference downloads
 - The path of a **local model package** runs the weights in it. `moondream2` and `moondream2/...` are always
   model ids: write a folder of that name as `./moondream2`, or with its absolute path
-- `{DEMO_MODEL}` is a small model that comes with this plugin and runs on any CPU. It knows only drawn
-  shapes, such as "red circle" or "blue star"
+- `{DEMO_MODEL}` is a small model that comes with this plugin and runs on any CPU. It knows only things
+  as icon sets draw them, such as "lion" or "car", and coloured shapes
 
 All of them run on this plugin's runtime: an image is encoded once for all its prompts, every box has a real
 confidence, and weights are loaded from safetensors files only. The server's setting `MOONDREAM2_RUNTIME` can

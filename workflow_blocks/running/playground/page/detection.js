@@ -70,6 +70,6 @@ for box in result["predictions"]["predictions"]:
 
   hint({ skills }, isBundled) {
     if (skills && !skills.includes("detect")) return "This model cannot detect.";
-    return isBundled ? "It knows drawn circles, squares, triangles and stars." : null;
+    return isBundled ? "It knows drawn things and coloured shapes, no photographs." : null;
   }
 }
