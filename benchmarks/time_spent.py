@@ -64,11 +64,11 @@ class StageTimer:
         return VISION
 
     def _timed(self, step: Callable[..., Any], stage_of: Callable[..., str]) -> Callable[..., Any]:
-        def timed(*arguments: Any) -> Any:
+        def timed(*arguments: Any, **named: Any) -> Any:
             stage = stage_of(*arguments)
             finish_queued_work()
             start = time.perf_counter()
-            result = step(*arguments)
+            result = step(*arguments, **named)
             finish_queued_work()
             self.seconds[stage] += time.perf_counter() - start
             self.calls[stage] += 1

@@ -210,12 +210,8 @@ def count_by_pointing() -> list[UInt8Array]:
 
 
 def classify_crops() -> list[UInt8Array]:
-    return [
-        picture(
-            "classify_crops", image, prompts=["animal"], classes=ANIMALS, question="what is in the picture?"
-        )
-        for image in samples("zoo")
-    ]
+    fields = {"prompts": ["animal"], "classes": ANIMALS, "question": "what is in the picture?"}
+    return [picture("classify_crops", image, **fields) for image in samples("zoo")]
 
 
 def with_text(image: UInt8Array, paragraphs: Sequence[str]) -> UInt8Array:

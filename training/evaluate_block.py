@@ -43,13 +43,14 @@ class Block:
         return dict(result)
 
     def _definition(self, task_type: str, fields: dict[str, Any]) -> dict[str, Any]:
-        step = {"type": "workflow_blocks/moondream2@v1", "name": "ask", "images": "$inputs.image"}
-        step |= {"task_type": task_type, "model_version": self._model}
+        step: dict[str, Any] = {"type": "workflow_blocks/moondream2@v1", "images": "$inputs.image"}
+        step |= {"name": "ask", "task_type": task_type, "model_version": self._model}
         steps = [step | {name: f"$inputs.{name}" for name in fields}]
         if task_type.startswith("detection-grounded"):
-            detect = {**step, "name": "detect", "task_type": "open-vocabulary-object-detection"}
+            detect: dict[str, Any] = {**step, "name": "detect", "classes": ["shape"]}
+            detect["task_type"] = "open-vocabulary-object-detection"
             steps[0]["grounding_detection"] = "$steps.detect.predictions"
-            steps = [{**detect, "classes": ["shape"]}, *steps]
+            steps = [detect, *steps]
         outputs = ("predictions", "output", "counts", "classes")
         return {
             "version": "1.0",
@@ -130,7 +131,7 @@ def _matches(found: sv.Detections, items: Sequence[Item], picture: Picture) -> l
     if not len(found) or not len(true):
         return []
     overlaps = sv.box_iou_batch(true, found.xyxy)
-    pairs = {}
+    pairs: dict[int, int] = {}
     for place in np.argsort(-overlaps.max(axis=0)).tolist():
         best = int(overlaps[:, place].argmax())
         if overlaps[best, place] >= 0.5:

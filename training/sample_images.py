@@ -191,7 +191,7 @@ def main(folder: Annotated[Path, typer.Option(help="Where the images are written
     styles = load_trained_drawings()
     folder.mkdir(parents=True, exist_ok=True)
     for name, (background, placed) in SCENES.items():
-        Image.fromarray(draw(background(), placed, styles)).save(folder / f"{name}.jpg", quality=88)
+        Image.fromarray(draw(background(), placed, styles)).save(folder / f"{name}.jpg", quality=80)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from tests.stand_ins import checkpoint_with_text
+from tests.stand_ins import SHAPES_MODEL, checkpoint_with_text
 from training.evaluate import can_answer, draw_confusion
 from training.evaluate_answers import AnswerScore, names_in
 from training.evaluate_things import THING_NAMES, ThingScore, _add_detections, _add_points
@@ -113,6 +113,6 @@ def test_boxes_overlap():
     assert iou((0, 0, 0.2, 0.2), (0.5, 0.5, 1, 1)) == 0
 
 
-def test_a_model_for_boxes_alone_is_not_asked_questions(demo_detector, tmp_path):
-    assert not can_answer(demo_detector)
+def test_a_model_for_boxes_alone_is_not_asked_questions(tmp_path):
+    assert not can_answer(Runtime.from_folder(SHAPES_MODEL))
     assert can_answer(Runtime.from_folder(checkpoint_with_text(tmp_path)))
