@@ -272,7 +272,7 @@ def draw_playground() -> None:
 def playground(page: Page) -> None:
     """Four images, three classes, one of them with two wordings and a threshold."""
     page.click(".samples button:nth-child(1)")
-    page.click(".samples button:nth-child(4)")
+    page.click(".samples button:nth-child(2)")
     page.fill(".classes li:first-child .more", "taxi")
     page.press(".classes li:first-child .more", "Enter")
     detect(page)
