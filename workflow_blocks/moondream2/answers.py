@@ -117,7 +117,7 @@ class _Text:
     """A text while it is written."""
 
     request: Request
-    random: np.random.Generator
+    random: np.random.Generator | None  # draws tokens, if any are drawn
     max_tokens: int
     token_ids: list[int] = field(default_factory=list)
     probabilities: list[float] = field(default_factory=list)
@@ -132,6 +132,8 @@ class _Text:
     @property
     def continued(self) -> Request:
         """The prompt with what is written so far."""
+        if not self.token_ids:
+            return self.request
         prompt = self.request.prompt.with_tokens(self.token_ids, list(self.coordinates.items()))
         return Request(self.request.image, prompt)
 
@@ -169,7 +171,7 @@ class AnswerDecoder:
         texts = [
             _Text(
                 request,
-                np.random.default_rng((settings.seed, *request.prompt.ids)),
+                np.random.default_rng((settings.seed, *request.prompt.ids)) if settings.temperature else None,
                 min(settings.max_tokens, kind.share_of_room(self._config.room - len(request.prompt))),
             )
             for request in requests
@@ -276,7 +278,9 @@ class _Writer:
         # Nucleus sampling: Holtzman et al., 2020, https://arxiv.org/abs/1904.09751.
         before = likely_first.cumsum(dim=-1) - likely_first
         sums = (likely_first * (before < self._settings.top_p)).cumsum(dim=-1)
-        draws = torch.tensor([text.random.random() for text in rows], device=logits.device)
+        draws = torch.tensor(
+            [text.random.random() for text in rows if text.random is not None], device=logits.device
+        )
         index = (sums < draws[:, None] * sums[:, -1:]).sum(dim=-1, keepdim=True)
         return order.gather(1, index).squeeze(1)
 
