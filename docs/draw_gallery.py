@@ -183,14 +183,14 @@ def attributes_of_each() -> list[UInt8Array]:
 
 def check_with_yes_or_no() -> list[UInt8Array]:
     """Two images, each with the answer under it."""
-    question = "is there a lion?"
+    images, question = samples("zoo", "kitchen"), "is there a lion?"
     results = [
         run("check_with_yes_or_no", image=image, question=question, url="http://127.0.0.1:9/")[0]
-        for image in samples("zoo", "kitchen")
+        for image in images
     ]
     return [
         with_text(image, [question, f"{result['answer']} ({result['probability']:.2f})"])
-        for image, result in zip(samples("zoo", "kitchen"), results, strict=True)
+        for image, result in zip(images, results, strict=True)
     ]
 
 

@@ -20,7 +20,7 @@ from training.icons import load_trained_drawings
 from training.names import NAMES
 from training.pictures import Item, Picture
 from training.scenes import draw_scene
-from training.words import Wanted, wordings_of
+from training.words import Wanted, found, wordings_of
 from workflow_blocks.bundled_model import DEMO_MODEL
 from workflow_blocks.inference_host.engine import make_engine, make_model_manager, use_local_settings
 
@@ -70,17 +70,13 @@ def yes_or_no(block: Block, pictures: Sequence[tuple[np.random.Generator, Pictur
     shares = {"yes": Share(), "no": Share()}
     for rng, picture in pictures:
         there = [name for name in NAMES if any(Wanted(name).matches(item) for item in picture.items)]
-        absent = [name for name in NAMES if _is_absent(name, picture.items)]
+        absent = [name for name in NAMES if found(Wanted(name), picture.items) == []]
         for truth, names in (("yes", there), ("no", absent)):
             if names:
                 question = f"is there a {names[int(rng.integers(len(names)))]}?"
                 result = block(picture, "classification", prompt=question, classes=["yes", "no"])
                 shares[truth].add(result["output"] == truth)
     return {"right, balanced": float(np.mean([share.value for share in shares.values()]))}
-
-
-def _is_absent(name: str, items: Sequence[Item]) -> bool:
-    return all(Wanted(name).matches(item) is False for item in items)
 
 
 def colours(block: Block, count: int) -> dict[str, float]:
@@ -105,10 +101,10 @@ def everything(
         names = [_SINGULAR.get(name, name) for name in result["classes"]]
         true = Counter(item.name for item in picture.items)
         named.add(2 * len(set(names) & set(true)), len(set(names)) + len(true))
-        found = result["predictions"]
-        of_boxes = [_SINGULAR.get(name, name) for name in found.data.get("class_name", [])]
-        hits = sum(of_boxes[place] == item.name for place, item in _matches(found, picture.items, picture))
-        boxed.add(2 * hits, len(found) + len(picture.items))
+        boxes = result["predictions"]
+        of_boxes = [_SINGULAR.get(name, name) for name in boxes.data.get("class_name", [])]
+        hits = sum(of_boxes[place] == item.name for place, item in _matches(boxes, picture.items, picture))
+        boxed.add(2 * hits, len(boxes) + len(picture.items))
     return {"names": {"F1": named.value}, "boxes": {"F1": boxed.value}}
 
 
@@ -124,13 +120,13 @@ def counts(block: Block, pictures: Sequence[tuple[np.random.Generator, Picture]]
     return {"right": float(np.nanmean([share.value for share in right.values()]))}
 
 
-def _matches(found: sv.Detections, items: Sequence[Item], picture: Picture) -> list[tuple[int, Item]]:
+def _matches(boxes: sv.Detections, items: Sequence[Item], picture: Picture) -> list[tuple[int, Item]]:
     """Pairs of a detection and the object that it overlaps most, by at least a half; each object once."""
     height, width = picture.image.shape[:2]
     true = np.array([item.box for item in items]).reshape(-1, 4) * (width, height, width, height)
-    if not len(found) or not len(true):
+    if not len(boxes) or not len(true):
         return []
-    overlaps = sv.box_iou_batch(true, found.xyxy)
+    overlaps = sv.box_iou_batch(true, boxes.xyxy)
     pairs: dict[int, int] = {}
     for place in np.argsort(-overlaps.max(axis=0)).tolist():
         best = int(overlaps[:, place].argmax())

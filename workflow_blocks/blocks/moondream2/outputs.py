@@ -42,7 +42,14 @@ from workflow_blocks.blocks.moondream2.results import FoundPoints, ImageResult, 
 LIKELY = 0.5
 _EMPTY_OUTPUTS: dict[str, Any] = dict.fromkeys(
     (
-        *("predictions", "output", "probability", "cut_short", "classes", "counts", "points", "attributes"),
+        "predictions",
+        "output",
+        "probability",
+        "cut_short",
+        "classes",
+        "counts",
+        "points",
+        "attributes",
         "reasoning",
     )
 )
