@@ -17,6 +17,9 @@ from tests.scenes import image_bgr
 from tests.workflows.definitions import detection_step, workflow
 from workflow_blocks.blocks.moondream2.tasks import DEFAULT_TASK, TASKS
 
+# An image may have none of its own: nothing is looked for in it.
+NO_PROMPTS = ("prompts", [])
+
 
 def workflow_with(step, name, value):
     """The step `tested`, with a field's value from a step whose output is of any kind."""
@@ -62,7 +65,7 @@ def bad_values():
         values = [
             value
             for value in (*refused, *ONLY_THE_MANIFEST_REFUSES.get((manifest, name), ()))
-            if value is not None and value != SELECTOR_IN_A_CLASS
+            if value is not None and value != SELECTOR_IN_A_CLASS and (name, value) != NO_PROMPTS
         ]
         for index, value in enumerate(values):
             marks = [pytest.mark.long] if index else []
@@ -87,6 +90,16 @@ def test_every_field_that_takes_a_selector_has_bad_values():
     fields = {(STEPS[field.values[0]]["type"], field.values[1]) for field in FIELDS}
     assert fields - tested == {("workflow_blocks/moondream2@v1", "task_type")}
     assert tested <= fields
+
+
+def test_no_prompts_from_a_step_find_nothing(run_workflow):
+    step = detection_step() | {"name": "tested"}
+
+    (result,) = run_workflow(workflow_with(step, *NO_PROMPTS), image=image_bgr(0))
+
+    assert len(result["all"]["predictions"]) == 0
+    assert result["all"]["counts"] == {}
+    assert result["all"]["attributes"] == []
 
 
 @pytest.mark.parametrize(

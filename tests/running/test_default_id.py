@@ -29,7 +29,7 @@ from tests.stand_ins import (
     running_provider,
     with_older_tokenizer,
 )
-from tests.workflows.definitions import detection_workflow
+from tests.workflows.definitions import detection_workflow, workflow
 from workflow_blocks.bundled_model import demo_model_folder
 
 RELEASED = "moondream2/moondream2_2b_jul24"
@@ -501,19 +501,48 @@ def test_a_model_loaded_at_start_runs_on_our_runtime_by_the_start_module(tmp_pat
     assert f"Loaded {RELEASED}: runtime workflow_blocks" in (tmp_path / "stock.log").read_text()
 
 
+QUESTION = workflow(
+    {
+        "type": "workflow_blocks/moondream2@v1",
+        "name": "question",
+        "images": "$inputs.image",
+        "task_type": "visual-question-answering",
+        "prompt": "What is it?",
+        "model_version": RELEASED,
+    },
+    inputs=(),
+    outputs={"answer": "$steps.question.output"},
+)
+
+
+def different_prompts(definition):
+    """The workflow with prompts that each image has of its own."""
+    prompts = {"type": "WorkflowBatchInput", "name": "prompts", "kind": ["list_of_values"]}
+    return definition | {"inputs": [definition["inputs"][0], prompts]}
+
+
 @pytest.mark.long
 def test_a_stock_server_that_has_loaded_a_model_logs_the_way_that_works(tmp_path, settings):
     own = settings | {"MODEL_CACHE_DIR": str(tmp_path / "cache"), "MARK_FILE": str(tmp_path / "mark")}
-    workflow = detection_workflow(model_version=RELEASED)
+    detection = detection_workflow(model_version=RELEASED)
 
     with stock_server(tmp_path, "cpu_http:app", **own) as address:
         client = client_of(address)
         before = client.infer_lmm(PHOTO, model_id=RELEASED, prompt="dog")
         for _ in range(2):
             client.run_workflow(
-                specification=workflow, images={"image": PHOTO}, parameters={"prompts": ["dog"]}
+                specification=detection, images={"image": PHOTO}, parameters={"prompts": ["dog"]}
             )
+        several = client.run_workflow(
+            specification=different_prompts(detection),
+            images={"image": [PHOTO, PHOTO]},
+            parameters={"prompts": [["dog"], ["cat"]]},
+        )
+        with pytest.raises(HTTPCallErrorError, match="workflow-blocks serve") as error:
+            client.run_workflow(specification=QUESTION, images={"image": PHOTO})
 
     assert [box["confidence"] for box in before["predictions"]] == [1.0]
+    assert [list(result["counts"]) for result in several] == [["dog"], ["cat"]]
+    assert error.value.status_code == 400
     log = (tmp_path / "stock.log").read_text()
-    assert log.count("workflow_blocks.running.server_app:app") == 1
+    assert log.count("registered. That model") == 1

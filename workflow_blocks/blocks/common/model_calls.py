@@ -8,9 +8,12 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 from inference.core.workflows.prototypes.models_provider import ModelsProvider
+from inference_models.errors import ModelInputError
 
 from workflow_blocks.blocks.common.detections import ImageDetections
 from workflow_blocks.moondream2.config import MAX_OBJECTS, STEPS_PER_OBJECT
+
+DETECT = "detect"
 
 Image = npt.NDArray[np.uint8]
 _Key = TypeVar("_Key", bound=Hashable)
@@ -24,24 +27,47 @@ class LoadedModel:
     manager: ModelsProvider
     model_id: str
 
-    def run(self, images: Sequence[Any], **arguments: Any) -> Any:
-        """Runs a task of the model: see `run_tensor_native_inference` of this plugin's adapter."""
-        return self.manager.run_tensor_native_inference(
-            model_id=self.model_id, images=list(images), input_color_format="bgr", **arguments
-        )
+    def run(self, images: Sequence[Any], task: str = DETECT, **arguments: Any) -> Any:
+        """Runs a task of the model: see `run_tensor_native_inference` of this plugin's adapter.
+
+        Raises:
+            ModelInputError: the model does not have the task, or its arguments do not fit.
+        """
+        return self._call(images=list(images), input_color_format="bgr", **self._named(task), **arguments)
 
     def check(self, task: str, **arguments: Any) -> None:
         """Raises what `run` raises before it encodes an image. Inference's own class has no such checks."""
-        if self.run([], task="about")["runtime"] != "inference":
-            self.manager.run_tensor_native_inference(
-                model_id=self.model_id, images=None, task=task, **arguments
+        if self._runtime == "workflow_blocks":
+            self._call(images=None, **self._named(task), **arguments)
+
+    def _named(self, task: str) -> dict[str, str]:
+        """The argument that names a task. Inference's own adapter takes none: it only detects."""
+        if task == DETECT:
+            return {}
+        if self._runtime is None:
+            raise ModelInputError(
+                f"the task {task!r} needs this plugin's runtime, but Inference loaded the model before this "
+                "plugin was registered; start the server with `workflow-blocks serve` or as "
+                "`workflow_blocks.running.server_app:app`"
             )
+        return {"task": task}
+
+    @property
+    def _runtime(self) -> str | None:
+        """What runs the model; None for one that was loaded before this plugin was registered."""
+        try:
+            return str(self._call(images=[], task="about")["runtime"])
+        except TypeError:  # Inference's own adapter passes `task` to the model
+            return None
+
+    def _call(self, **arguments: Any) -> Any:
+        return self.manager.run_tensor_native_inference(model_id=self.model_id, **arguments)
 
 
 def detect_arguments(prompts: Sequence[str]) -> dict[str, Any]:
     """The arguments of `LoadedModel.run` that detect."""
     return {
-        "task": "detect",
+        "task": DETECT,
         "classes": list(prompts),
         "max_new_tokens": STEPS_PER_OBJECT * MAX_OBJECTS,
     }
