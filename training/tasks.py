@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from tokenizers import Tokenizer
 
+from training.names import NAMES
 from training.pictures import Item
 from training.words import (
     ANYTHING,
@@ -44,6 +45,8 @@ COLOUR_QUESTIONS = (
 IS_THIS_QUESTIONS = ("is this {}?", "is it {}?", "is that {}?")
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight")
 NOTHING = "nothing"
+# With as many prompts for what is there as for what is not, the model finds too much.
+N_ABSENT_NAMES = 10
 # Names whose colour people would mention.
 COLOURED_NAMES = ("apple", "book")
 _PLACES = (
@@ -79,11 +82,13 @@ class TaskMaker:
         self._tokenizer = tokenizer
 
     def tasks(self, rng: np.random.Generator, items: Sequence[Item]) -> list[Task]:
-        """The tasks of one picture, about 14."""
+        """The tasks of one picture, about 25; encoding the picture takes longer than all of them."""
         tasks = [self._objects(rng, items, "detect") for _ in range(6)]
+        tasks += self._absent_names(rng, items)
         tasks += [self._objects(rng, items, "point") for _ in range(2)]
         tasks += [self._yes_no(rng, items) for _ in range(2)]
         tasks += [
+            self._count(rng, items),
             self._count(rng, items),
             self._list(rng, items) if rng.random() < 0.6 else self._caption(rng, items),
         ]
@@ -98,6 +103,15 @@ class TaskMaker:
         wanted, places = _wanted(rng, items, 0.55)
         build = self._prompts.detect if skill == "detect" else self._prompts.point
         return Task(build(phrase(rng, wanted)), skill, found=tuple(places))
+
+    def _absent_names(self, rng: np.random.Generator, items: Sequence[Item]) -> list[Task]:
+        """Detection of any names that are not there, of which people may search for many in one picture."""
+        names = [Wanted(str(name)) for name in rng.choice(NAMES, N_ABSENT_NAMES, replace=False)]
+        return [
+            Task(self._prompts.detect(phrase(rng, name)), "detect")
+            for name in names
+            if found(name, items) == []
+        ]
 
     def _yes_no(self, rng: np.random.Generator, items: Sequence[Item]) -> Task:
         wanted, places = _wanted(rng, items, 0.55)
