@@ -184,7 +184,8 @@ def test_the_request_of_the_front_page(own_folder, clone, server):
 
     (result,) = post(front_page_command("echo"), server)["outputs"]
 
-    assert result["counts"] == {"lion": 1}
+    assert set(result["counts"]) == {"lion"}
+    assert result["counts"]["lion"] >= 1
 
 
 def test_every_definition_that_the_bundled_model_runs_has_both_commands():
