@@ -538,11 +538,11 @@ def test_a_stock_server_that_has_loaded_a_model_logs_the_way_that_works(tmp_path
             images={"image": [PHOTO, PHOTO]},
             parameters={"prompts": [["dog"], ["cat"]]},
         )
+        log = (tmp_path / "stock.log").read_text()
         with pytest.raises(HTTPCallErrorError, match="workflow-blocks serve") as error:
             client.run_workflow(specification=QUESTION, images={"image": PHOTO})
 
     assert [box["confidence"] for box in before["predictions"]] == [1.0]
     assert [list(result["counts"]) for result in several] == [["dog"], ["cat"]]
+    assert log.count("workflow_blocks.running.server_app:app") == 1
     assert error.value.status_code == 400
-    log = (tmp_path / "stock.log").read_text()
-    assert log.count("registered. That model") == 1

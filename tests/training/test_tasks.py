@@ -69,12 +69,12 @@ def test_present_phrases_mean_something_and_absent_ones_seldom():
 def test_most_searches_are_for_what_is_not_there_and_never_miss_what_is(maker, tokenizer):
     rng = np.random.default_rng(0)
     searches = [task for _ in range(50) for task in maker.tasks(rng, ITEMS) if task.skill == "detect"]
-    prompts = {tuple(task.prompt.ids): task for task in searches}
+    tasks = {task.prompt.ids: task for task in searches}
 
     assert np.mean([task.found == () for task in searches]) > 0.6
     for words, places in (("dog", (1,)), ("pizza", (3, 0)), ("star", (4,)), ("cat", ())):
         prompt = Prompts(DEMO_CONFIG, tokenizer).detect(words)
-        assert prompts[prompt.ids].found == places
+        assert tasks[prompt.ids].found == places
 
 
 def test_phrases_use_names_plurals_synonyms_and_articles():

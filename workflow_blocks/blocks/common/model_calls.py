@@ -33,24 +33,23 @@ class LoadedModel:
         Raises:
             ModelInputError: the model does not have the task, or its arguments do not fit.
         """
-        return self._call(images=list(images), input_color_format="bgr", **self._named(task), **arguments)
-
-    def check(self, task: str, **arguments: Any) -> None:
-        """Raises what `run` raises before it encodes an image. Inference's own class has no such checks."""
-        if self._runtime == "workflow_blocks":
-            self._call(images=None, **self._named(task), **arguments)
-
-    def _named(self, task: str) -> dict[str, str]:
-        """The argument that names a task. Inference's own adapter takes none: it only detects."""
-        if task == DETECT:
-            return {}
-        if self._runtime is None:
+        # Inference's own adapter takes no task: it only detects.
+        named = {} if task == DETECT else {"task": task}
+        try:
+            return self._call(images=list(images), input_color_format="bgr", **named, **arguments)
+        except TypeError as error:
+            if task == DETECT or self._runtime is not None:
+                raise
             raise ModelInputError(
                 f"the task {task!r} needs this plugin's runtime, but Inference loaded the model before this "
                 "plugin was registered; start the server with `workflow-blocks serve` or as "
                 "`workflow_blocks.running.server_app:app`"
-            )
-        return {"task": task}
+            ) from error
+
+    def check(self, task: str, **arguments: Any) -> None:
+        """Raises what `run` raises before it encodes an image. Inference's own class has no such checks."""
+        if self._runtime == "workflow_blocks":
+            self._call(images=None, task=task, **arguments)
 
     @property
     def _runtime(self) -> str | None:
