@@ -19,7 +19,15 @@ from training.demo_config import DEMO_CONFIG
 from training.dense import WordTable, item_table
 from training.icons import Drawings
 from training.packing import Packed, pack, pack_picture
-from training.pictures import CROP_PICTURES, MAX_ITEMS, Item, Picture, draw_picture
+from training.pictures import (
+    CROP_PICTURES,
+    CROWDED_PICTURES,
+    MAX_ITEMS,
+    SCENE_PICTURES,
+    Item,
+    Picture,
+    draw_picture,
+)
 from training.scenes import Scene, draw_scene
 from training.tasks import TaskMaker
 from training.tokenizer import make_tokenizer
@@ -29,6 +37,8 @@ from workflow_blocks.moondream2.prompt_tokens import Prompts
 SEED = 20261125
 # Of the pictures, this share is of shapes alone, drawn by `training.scenes`.
 SHAPE_SCENES = 0.2
+# Of the others, this share is full of smaller objects.
+CROWDED = 0.3
 # Seeds of `draw_scene` from here on are kept aside for tests and evaluation.
 FIRST_SEED_KEPT_ASIDE = 1_000_000
 
@@ -117,7 +127,8 @@ class Batches(Dataset[CropBatch | PictureBatch]):
     def _draw(self, rng: np.random.Generator) -> Picture:
         if rng.random() < SHAPE_SCENES:
             return picture_of_scene(draw_scene(int(rng.integers(FIRST_SEED_KEPT_ASIDE))))
-        return draw_picture(rng, self._styles)
+        options = CROWDED_PICTURES if rng.random() < CROWDED else SCENE_PICTURES
+        return draw_picture(rng, self._styles, options)
 
 
 def draw_ahead(batches: Batches, first: int, last: int, workers: int) -> Iterator[CropBatch | PictureBatch]:

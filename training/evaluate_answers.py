@@ -147,9 +147,13 @@ def _is_sure(name: str, items: Sequence[Item]) -> bool:
     return all(Wanted(name).matches(item) is (item.name == name) for item in items)
 
 
+def _is_number(word: str) -> bool:
+    return word in NUMBERS or word.isdecimal()
+
+
 def names_in(text: str, true: Sequence[str]) -> tuple[int, int]:
     """How many of the true names a list such as "dog, two pizzas" holds, and how many entries it has."""
     entries = [entry.strip() for entry in text.split(",")]
-    words = [entry.partition(" ")[2] if entry.split(" ")[0] in NUMBERS else entry for entry in entries]
+    words = [entry.partition(" ")[2] if _is_number(entry.split(" ")[0]) else entry for entry in entries]
     names = {_SINGULAR.get(word, word) for word in words if word not in ("", NOTHING)}
     return len(names & set(true)), len(names)

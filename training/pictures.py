@@ -6,7 +6,7 @@ boxes are relative to the image, x_min, y_min, x_max, y_max, 0 to 1.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -20,7 +20,7 @@ from training.names import THING_OF_NAME, THINGS
 from training.scenes import COLOURS, SHAPES, SceneOptions, UInt8Array
 from training.stickers import DEFAULT_STICKERS, FloatImage, StickerOptions, make_sticker
 
-MAX_ITEMS = 8
+MAX_ITEMS = 12
 Box = tuple[float, float, float, float]
 
 
@@ -73,6 +73,10 @@ class PictureOptions:
 
 
 SCENE_PICTURES = PictureOptions()
+# Pictures full of smaller objects, at times many of one kind.
+CROWDED_PICTURES = replace(
+    SCENE_PICTURES, min_short_side=180, max_size=0.35, max_items=MAX_ITEMS, empty=0.0, few_kinds=0.45
+)
 # Pictures as large as a crop, full of objects of all sizes that a crop shows, to train the encoder on.
 CROP_PICTURES = PictureOptions(
     min_short_side=96, max_short_side=96, max_ratio=1.0, min_size=0.13, max_size=1.0, max_items=4, empty=0.02,

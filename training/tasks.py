@@ -82,21 +82,19 @@ class TaskMaker:
         self._tokenizer = tokenizer
 
     def tasks(self, rng: np.random.Generator, items: Sequence[Item]) -> list[Task]:
-        """The tasks of one picture, about 25; encoding the picture takes longer than all of them."""
+        """The tasks of one picture, about 30; encoding the picture takes longer than all of them."""
         tasks = [self._objects(rng, items, "detect") for _ in range(6)]
         tasks += self._absent_names(rng, items)
-        tasks += [self._objects(rng, items, "point") for _ in range(2)]
+        tasks += [self._objects(rng, items, "point") for _ in range(3)]
         tasks += [self._yes_no(rng, items) for _ in range(2)]
-        tasks += [
-            self._count(rng, items),
-            self._count(rng, items),
-            self._list(rng, items) if rng.random() < 0.6 else self._caption(rng, items),
-        ]
+        tasks += [self._count(rng, items) for _ in range(3)]
+        tasks.append(self._list(rng, items))
+        if rng.random() < 0.5:
+            tasks.append(self._caption(rng, items))
         if items:
-            tasks += [
-                self._name(rng, items),
-                self._is_this(rng, items) if rng.random() < 0.3 else self._colour(rng, items),
-            ]
+            tasks += [self._name(rng, items), self._name(rng, items), self._colour(rng, items)]
+            if rng.random() < 0.4:
+                tasks.append(self._is_this(rng, items))
         return tasks
 
     def _objects(self, rng: np.random.Generator, items: Sequence[Item], skill: str) -> Task:
@@ -191,6 +189,11 @@ def caption(length: str, items: Sequence[Item]) -> list[Part]:
     return [*_joined(each, ", ", " and "), (".", None)]
 
 
+def number_word(count: int) -> str:
+    """ "two"; "9" where the model has no word for it."""
+    return NUMBERS[count] if count < len(NUMBERS) else str(count)
+
+
 def describe(item: Item) -> str:
     """ "red star", "dog", "green apple"."""
     with_colour = item.colour and (item.is_shape or item.name in COLOURED_NAMES)
@@ -270,7 +273,7 @@ def _groups(items: Sequence[Item], name: Callable[[Item], str], with_articles: b
         else:
             noun = items[places[0]].name
             plural = words.removesuffix(noun) + wordings_of(noun)[0][1]
-            parts.append((f"{NUMBERS[len(places)]} {plural}", tuple(places)))
+            parts.append((f"{number_word(len(places))} {plural}", tuple(places)))
     return parts
 
 
