@@ -203,6 +203,23 @@ def test_a_comparison_of_others_is_kept(run_compare, outcomes, tmp_path):
         (tmp_path / "out" / name).unlink()
 
 
+def test_a_comparison_that_failed_can_be_repeated(run_compare, outcomes, tmp_path):
+    """Its log is all that it wrote."""
+    out = tmp_path / "out"
+    (tmp_path / "package").mkdir()
+    out.mkdir()
+    job = Job("plugin", tmp_path / "package", [], ["dog"], None, out / "plugin.log")
+    assert isinstance(run_in_own_process(job), Failure)
+    assert job.log.stat().st_size
+    results, _ = outcomes
+    results["plugin", None] = measured("float32")
+
+    done = run_compare("--model", "moondream2-demo")
+
+    assert done.exit_code == 0, done.output
+    assert (out / "comparison.json").exists()
+
+
 def test_own_code_that_fails_is_named_with_the_reason(run_compare, outcomes, package):
     results, jobs = outcomes
     results["plugin", "bfloat16"], results["plugin", "float32"] = measured("bfloat16"), measured("float32")

@@ -444,6 +444,44 @@ def test_a_list_of_images_with_a_byte_order_mark(tmp_path):
         read_labelled(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        "[one, one/images]",
+        "[one/images, one/images]",
+        "[one/images, one/../one/images/]",
+        "[one/images, list.txt]",
+        "list.txt",
+    ],
+)
+def test_an_image_of_yolo_that_is_named_twice_is_read_once(tmp_path, value):
+    write_text(tmp_path / "data.yaml", "names: [cat]", f"val: {value}")
+    write_image(tmp_path / "one" / "images" / "a.png")
+    write_text(tmp_path / "one" / "labels" / "a.txt", GOOD_ROW)
+    write_text(tmp_path / "list.txt", "one/images/a.png", "./one/images/a.png")
+
+    assert len(read_labelled(tmp_path).images) == 1
+
+
+def test_an_image_of_pascal_voc_that_is_listed_twice_is_read_once(tmp_path):
+    write_image(tmp_path / "JPEGImages" / "a.png")
+    write_text(tmp_path / "ImageSets" / "Main" / "val.txt", "a", "a -1")
+    write_text(tmp_path / "Annotations" / "a.xml", "<a>", voc_object("cat", 1, 1, 10, 20), "</a>")
+
+    assert len(read_labelled(tmp_path).images) == 1
+
+
+def test_a_file_of_coco_that_two_images_have_is_read_once_and_named(tmp_path):
+    write_image(tmp_path / "valid" / "a.png")
+    images = [{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "./a.png"}]
+    coco(tmp_path, images, [ANNOTATION], [{"id": 1, "name": "cat"}])
+
+    dataset = read_labelled(tmp_path)
+
+    assert [len(image.boxes) for image in dataset.images] == [1]
+    assert "another image has its file './a.png'" in problems(dataset)[0]
+
+
 @pytest.mark.parametrize("value", ["[one/images]", "[one/images, two/images]", "[../one/images, no_such]"])
 def test_several_folders_of_a_split_of_yolo(tmp_path, value):
     write_text(tmp_path / "data.yaml", "names: [cat]", f"val: {value}")

@@ -141,12 +141,14 @@ def _images(source: Path) -> tuple[list[Path], dict[Path, str]]:
 def _make_folder(output: Path) -> None:
     from workflow_blocks.evaluation.comparison_pictures import PREFIX
     from workflow_blocks.evaluation.comparison_report import FILE, is_comparison
+    from workflow_blocks.evaluation.measure import is_log
 
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"{output} cannot be made: {error.strerror}; choose another --output") from error
-    theirs = [*output.glob(f"{PREFIX}*"), *output.glob("*.log")]
+    logs = [log for log in output.glob("*.log") if not is_log(log)]
+    theirs = [*output.glob(f"{PREFIX}*"), *logs]
     if (output / FILE).exists():
         theirs = [] if is_comparison(output / FILE) else [output / FILE]
     if theirs:

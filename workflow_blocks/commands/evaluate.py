@@ -11,7 +11,6 @@ from rich.markup import escape
 from workflow_blocks.commands.errors import exit_with_message
 from workflow_blocks.datasets.errors import DatasetError
 from workflow_blocks.inference_host.engine import use_local_settings
-from workflow_blocks.inference_host.runtime_choice import RuntimeChoiceError
 from workflow_blocks.running.definitions import read_definition
 from workflow_blocks.running.errors import RunError
 from workflow_blocks.running.folder import progress_bar, sink_folders
@@ -22,6 +21,7 @@ from workflow_blocks.running.parameters import (
     parse_parameters,
     with_directories_in,
 )
+from workflow_blocks.settings_error import SettingsError
 
 if TYPE_CHECKING:
     from workflow_blocks.datasets.labelled_images import LabelledImages
@@ -84,7 +84,7 @@ def evaluate(
     belong to this command; after `--`, everything is for the workflow: ... -- --split '{"train": 1}'
     """
     console = Console(highlight=False, emoji=False)
-    with exit_with_message(RunError, ParameterError, RuntimeChoiceError, DatasetError):
+    with exit_with_message(RunError, ParameterError, SettingsError, DatasetError):
         use_local_settings()
         if workflow is None and context.args:
             raise ParameterError(f"there is no option {context.args[0]}; parameters belong to a --workflow")

@@ -1,5 +1,6 @@
 """Reads a split of a labelled dataset: COCO, YOLO or Pascal VOC, in the layouts that common tools write."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,9 @@ def _images_of_yolo(
             # Roboflow writes `../valid/images` for a folder that is beside data.yaml.
             both = [[base / text.removeprefix("../") for base in (root, folder)] for text in texts]
             found = [next(filter(Path.exists, bases), folder) for bases in both]
-            yield [image for place in found for image in _images_at(place, folder, place != folder)]
+            images = [image for place in found for image in _images_at(place, folder, place != folder)]
+            # A folder may be named twice, or with one inside of it.
+            yield list(dict.fromkeys(Path(os.path.normpath(image)) for image in images))
     places = [folder / name / "images" for name in names] + [folder / "images" / name for name in names]
     yield from map(_images_in, places + [folder / name for name in names])
 
@@ -148,7 +151,8 @@ def _pascal_voc(folder: Path, names: tuple[str, ...]) -> LabelledImages | None:
         if listed.is_file():
             words = [line.split() for line in read_lines(listed)]
             by_stem = {path.stem: path for path in _images_in(folder / "JPEGImages")}
-            images = [by_stem.get(w[0], folder / "JPEGImages" / f"{w[0]}.jpg") for w in words if w]
+            stems = dict.fromkeys(line[0] for line in words if line)
+            images = [by_stem.get(stem, folder / "JPEGImages" / f"{stem}.jpg") for stem in stems]
             files = {path: folder / "Annotations" / f"{path.stem}.xml" for path in images}
             files = {path: file for path, file in files.items() if file.is_file()}
             if files:

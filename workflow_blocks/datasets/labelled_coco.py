@@ -46,6 +46,7 @@ def read_coco(file: Path, images_folder: Path) -> LabelledImages:
             continue
         by_image[image].append(label)
     seen: set[object] = set()
+    paths: set[Path] = set()
     for index, entry in enumerate(document["images"]):
         name = entry.get("file_name") if isinstance(entry, dict) else None
         if not isinstance(name, str) or not name:
@@ -59,6 +60,10 @@ def read_coco(file: Path, images_folder: Path) -> LabelledImages:
         if not path.resolve().is_relative_to(images_folder.resolve()):
             dataset.note(file, f"images[{index}]", f"left out: {name!r} is outside of {images_folder}")
             continue
+        if path in paths:
+            dataset.note(file, f"images[{index}]", f"left out: another image has its file {name!r}")
+            continue
+        paths.add(path)
         size = size_of_image(dataset, path)
         if size is not None:
             add_image(dataset, path, size, by_image[_key(entry.get("id"))], file)

@@ -21,7 +21,9 @@ from workflow_blocks.image_files import ImageFileError, decode_image
 from workflow_blocks.inference_host.engine import make_engine, make_model_manager
 from workflow_blocks.running.errors import RunError, definition_problem, reason_of
 from workflow_blocks.running.parameters import ParameterError, check_values, image_input
+from workflow_blocks.running.settings import check_settings
 from workflow_blocks.running.sinks import check_sinks
+from workflow_blocks.settings_error import SettingsError
 
 SETTINGS_FILE = "evaluation.json"
 DETECTIONS_FILE = "detections.jsonl"
@@ -107,18 +109,19 @@ def make_detector(
         A function of an image (H, W, 3), BGR, that gives boxes (N, 4), confidences (N,) and class names.
 
     Raises:
-        RunError: the workflow does not compile, or a step refuses a parameter.
+        RunError: the workflow does not compile.
+        ParameterError: a step refuses the value of a parameter.
+        SettingsError: an environment variable of this plugin is invalid, or does not work on this machine.
     """
+    check_settings()
     try:
         engine = make_engine(definition, make_model_manager())
         image_parameter = image_input(definition)
-        check_values(engine._engine._compiled_workflow.input_substitutions, definition, parameters)
-    except ParameterError as error:
-        raise RunError(f"the workflow cannot be run: {error}") from error
-    except ImportError:
+    except (ImportError, SettingsError):
         raise
     except Exception as error:  # some wrong definitions raise KeyError and the like
         raise RunError(f"the workflow cannot be run: {definition_problem(error, definition)}") from error
+    check_values(engine._engine._compiled_workflow.input_substitutions, definition, parameters)
 
     def detect(image: npt.NDArray[np.uint8]) -> tuple[Any, Any, list[str]]:
         (outputs,) = engine.run(runtime_parameters={**parameters, image_parameter: image})
@@ -146,15 +149,17 @@ def detect_in(
 
     Args:
         images: files.
-        settings: as JSON values; results of other settings are not mixed with these. They are written with
-            the first detections: a run that detects nothing, because the workflow has an error, leaves none.
+        settings: as JSON values; results of other settings are not mixed with these. They replace those of
+            an earlier run with the first detections: a run that detects nothing, because the workflow has an
+            error, changes nothing.
         output: a folder, created if it does not exist.
         make: makes the detector; called only if there is something to do.
         again: whether to forget the results of earlier runs.
         track: wraps the indices of the images, to show progress.
 
     Raises:
-        RunError: the folder holds results of other settings, or cannot be written; or see `make_detector`.
+        RunError: the folder holds results of other settings, or cannot be written.
+        RunError, ParameterError, SettingsError: see `make_detector`.
     """
     settings = json.loads(json.dumps(settings))
     done = _done_before(output, settings, again)
@@ -162,6 +167,7 @@ def detect_in(
     detect: Detector | None = None
     with contextlib.ExitStack() as opened:
         file: BinaryIO | None = None
+        opened.callback(_free_unused, output)
         for index in track(range(len(images))):
             started = time.perf_counter()
             path = images[index]
@@ -174,6 +180,7 @@ def detect_in(
                     continue
                 if detect is None:
                     detect = make()
+                    _claim(output, settings)
                     started = time.perf_counter()
                 before = time.perf_counter()
                 boxes, confidence, names = detect(decode_image(content))
@@ -183,7 +190,7 @@ def detect_in(
                 file.write(_line(key, found))
                 file.flush()
                 result.found[index] = done[key] = found
-            except RunError:
+            except (RunError, ParameterError, SettingsError):
                 raise
             except ImageFileError as error:
                 result.failures[index] = str(error)
@@ -227,10 +234,11 @@ def _done_before(output: Path, settings: Any, again: bool) -> dict[str, Found]:
     try:
         output.mkdir(parents=True, exist_ok=True)
         if file.is_file():
-            if not again and json.loads(file.read_bytes()) != settings:
+            has_results = (output / DETECTIONS_FILE).exists()
+            if has_results and not again and json.loads(file.read_bytes()) != settings:
                 raise RunError(
-                    f"{output} holds an evaluation of other prompts, another model, another workflow or "
-                    f"another dataset (see {file}); give another --output, or --again to replace it"
+                    f"{output} holds an evaluation of other prompts, another model, another workflow, "
+                    f"another dataset, other weights or other settings (see {file}); give another --output, or --again to replace it"
                 )
         elif any(output.iterdir()):
             raise RunError(f"{output} holds files that no evaluation has made; give another --output")
@@ -241,15 +249,34 @@ def _done_before(output: Path, settings: Any, again: bool) -> dict[str, Found]:
         raise RunError(f"{file} is damaged; give another --output, or --again") from error
 
 
+def _claim(output: Path, settings: Any) -> None:
+    """Marks a new folder as that of an evaluation, before the steps of a workflow write there."""
+    try:
+        if not (output / SETTINGS_FILE).exists():
+            _write_settings(output, settings)
+    except OSError as error:
+        raise _cannot_write(output, error) from error
+
+
+def _free_unused(output: Path) -> None:
+    """Takes the mark off a folder in which there is nothing else."""
+    if [path.name for path in output.iterdir()] == [SETTINGS_FILE]:
+        (output / SETTINGS_FILE).unlink()
+
+
 def _start(output: Path, settings: Any, again: bool) -> BinaryIO:
     """Writes the settings. Returns the file to which detections are added."""
     try:
         if again:
             (output / DETECTIONS_FILE).unlink(missing_ok=True)
-        write_atomically(output / SETTINGS_FILE, f"{json.dumps(settings, indent=2)}\n".encode())
+        _write_settings(output, settings)
         return (output / DETECTIONS_FILE).open("ab")
     except OSError as error:
         raise _cannot_write(output, error) from error
+
+
+def _write_settings(output: Path, settings: Any) -> None:
+    write_atomically(output / SETTINGS_FILE, f"{json.dumps(settings, indent=2)}\n".encode())
 
 
 def _cannot_write(output: Path, error: OSError) -> RunError:

@@ -23,6 +23,7 @@ PROMPT_COUNTS = (1, 4, 8)
 SPEED_IMAGES = 4
 # Other programs on the machine slow single runs down.
 MAX_RUNS, ENOUGH_SECONDS = 3, 2.0
+_LOG_HEADING = "Log of workflow-blocks compare\n"
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ class Failure:
 def run_job(job: Job, results: "Connection[Any, Any]") -> None:
     """Measures, and sends a `Measured` or a `Failure`."""
     with job.log.open("w", encoding="utf-8") as log:
+        log.write(_LOG_HEADING)
+        log.flush()
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
         try:
@@ -81,6 +84,15 @@ def run_job(job: Job, results: "Connection[Any, Any]") -> None:
             traceback.print_exc()
             lines = str(error).strip().splitlines()
             results.send(Failure(type(error).__name__, lines[0] if lines else "no message"))
+
+
+def is_log(file: Path) -> bool:
+    """Whether a file is a log of `run_job`, also of one that failed or was killed."""
+    try:
+        with file.open("rb") as opened:
+            return opened.read(len(_LOG_HEADING)) == _LOG_HEADING.encode()
+    except OSError:
+        return False
 
 
 def measure(job: Job) -> Measured:

@@ -6,42 +6,78 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from workflow_blocks.inference_host.runtime_choice import chosen_runtime
 from workflow_blocks.moondream2.settings import load_settings
 from workflow_blocks.package_ids import folder_of
+from workflow_blocks.running.errors import RunError
 
 # The settings that change what is found.
 _SETTINGS = {"dtype", "max_crops", "refine_boxes"}
+_SERVER = "MOONDREAM2_API_URL"
 _FILES = ("config.json", "tokenizer.json", "*.safetensors")
 # Training changes all of the weights: parts of a large file tell it from another.
 _PARTS, _PART_BYTES = 32, 2**16
 
 
 def runtime_facts(models: Iterable[str]) -> dict[str, Any]:
-    """The fingerprints of the models whose weights are in a folder, and the settings of the runtime."""
+    """Where the models run: on which server, or here with which weights, runtime and settings.
+
+    Raises:
+        SettingsError: an environment variable of this plugin is invalid.
+        RunError: the files of a model cannot be read.
+    """
+    if server := os.environ.get(_SERVER):
+        # Nobody here knows its weights. The address may be a wrong one with a password in it.
+        return {"server": hashlib.sha256(server.strip().rstrip("/").encode()).hexdigest()}
     folders = {model: Path(folder_of(model) or model) for model in models}
-    fingerprints = {model: fingerprint(folder) for model, folder in folders.items() if folder.is_dir()}
-    settings = load_settings().model_dump(include=_SETTINGS)
-    return {"weights": fingerprints, "settings": settings}
+    return {
+        "weights": {model: fingerprint(folder) for model, folder in folders.items() if _is_folder(folder)},
+        "runtime": chosen_runtime(),
+        "settings": load_settings().model_dump(include=_SETTINGS),
+    }
 
 
 def models_of(definition: Mapping[str, Any], parameters: Mapping[str, Any]) -> list[str]:
-    """The models that the steps of a workflow name, themselves or by a parameter."""
-    defaults = {entry.get("name"): entry.get("default_value") for entry in definition.get("inputs", [])}
-    named = [step.get("model_version") for step in definition.get("steps", [])]
-    inputs = {f"$inputs.{name}": parameters.get(str(name), default) for name, default in defaults.items()}
-    given = [inputs.get(value, value) if isinstance(value, str) else None for value in named]
-    return [model for model in dict.fromkeys(given) if isinstance(model, str)]
+    """The models that the steps of a workflow name, themselves or by a parameter.
+
+    A wrong definition is not refused here: the engine says what is wrong.
+    """
+    values = {
+        f"$inputs.{entry.get('name')}": parameters.get(str(entry.get("name")), entry.get("default_value"))
+        for entry in _objects_in(definition.get("inputs"))
+    }
+    named = [step.get("model_version") for step in _objects_in(definition.get("steps"))]
+    given = [values.get(name, name) for name in named if isinstance(name, str)]
+    return list(dict.fromkeys(model for model in given if isinstance(model, str)))
 
 
 def fingerprint(folder: Path) -> str:
-    """A hash of a package's sizes and of parts of its files."""
+    """A hash of a package's sizes and of parts of its files.
+
+    Raises:
+        RunError: a file cannot be read.
+    """
     digest = hashlib.sha256()
-    for pattern in _FILES:
-        for file in sorted(folder.glob(pattern)):
-            digest.update(f"{file.name} {file.stat().st_size} ".encode())
-            for part in _parts(file):
-                digest.update(part)
+    try:
+        for pattern in _FILES:
+            for file in sorted(folder.glob(pattern)):
+                digest.update(f"{file.name} {file.stat().st_size} ".encode("utf-8", "surrogateescape"))
+                for part in _parts(file):
+                    digest.update(part)
+    except OSError as error:
+        raise RunError(f"the model {folder} cannot be read: {error.strerror or error}") from error
     return digest.hexdigest()
+
+
+def _objects_in(value: object) -> list[Mapping[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # a name that no file can have; the engine says what is wrong with it
+        return False
 
 
 def _parts(file: Path) -> Iterator[bytes]:

@@ -32,7 +32,6 @@ from workflow_blocks.running.output import OutputFolder, Record, refuse_inputs_i
 from workflow_blocks.running.parameters import (
     BATCH_INPUT,
     IMAGE_NAME_PARAMETER,
-    ParameterError,
     check_values,
     directory_fields,
     directory_parameters,
@@ -173,8 +172,6 @@ def _make_processor(run: Run) -> _Process:
     try:
         engine = make_engine(run.definition, make_model_manager())
         image_parameter = image_input(run.definition)
-    except ParameterError as error:
-        raise RunError(f"the workflow cannot be run: {error}") from error
     except Exception as error:  # some wrong definitions raise KeyError and the like
         if isinstance(error, ImportError) and is_inference_missing(error):
             raise

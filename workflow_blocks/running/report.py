@@ -80,10 +80,9 @@ def count_boxes(result: RunResult) -> dict[str, tuple[int, int]]:
     boxes: Counter[str] = Counter()
     images: Counter[str] = Counter()
     for _, outputs in outputs_of(result):
-        counts = outputs.get("counts")
-        if isinstance(counts, dict) and all(type(count) is int for count in counts.values()):
-            boxes.update(counts)
-            images.update({name: int(count > 0) for name, count in counts.items()})
+        counts = _counts_in(outputs)
+        boxes.update(counts)
+        images.update({name: int(count > 0) for name, count in counts.items()})
     return {name: (count, images[name]) for name, count in boxes.items()}
 
 
@@ -133,8 +132,7 @@ def _notes_on_commas(run: Run, result: RunResult) -> Iterator[str]:
     """Hints at words that contain a comma and, as far as the workflow counts, found nothing."""
     found: Counter[str] = Counter()
     for _, outputs in outputs_of(result):
-        counts = outputs.get("counts")
-        found.update(counts if isinstance(counts, dict) else {})
+        found.update(_counts_in(outputs))
     for name, value in run.parameters.items():
         for text in _texts(value):
             if name.endswith("prompts") and "," in text and not found[text.strip()]:
@@ -155,6 +153,14 @@ def outputs_of(result: RunResult) -> Iterator[tuple[Path, dict[str, Any]]]:
         outputs = _outputs_in(folder)
         if outputs is not None:
             yield path, outputs
+
+
+def _counts_in(outputs: Mapping[str, Any]) -> dict[str, int]:
+    """The numbers of boxes by class; none if an output of this name holds something else."""
+    counts = outputs.get("counts")
+    if not isinstance(counts, dict) or any(type(count) is not int for count in counts.values()):
+        return {}
+    return counts
 
 
 def _outputs_in(folder: Path) -> dict[str, Any] | None:

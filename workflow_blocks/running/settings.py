@@ -13,6 +13,8 @@ def check_settings() -> None:
 
     from workflow_blocks.blocks.common.remote import load_remote_settings
     from workflow_blocks.inference_host.loading import check_runtime_settings
+    from workflow_blocks.inference_host.runtime_choice import chosen_runtime
 
+    chosen_runtime()
     if load_remote_settings().url is None:  # otherwise the model runs on another server
         check_runtime_settings(DEFAULT_DEVICE)
