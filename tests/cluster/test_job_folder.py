@@ -45,6 +45,59 @@ def test_secrets_are_not_written(definition, images, tmp_path, kind):
     assert job["parameters"] == {"given": "***", "prompts": ["https://host/?token=***", "dog"]}
 
 
+def test_values_of_secret_names_are_not_written(definition, images, tmp_path):
+    inputs = [
+        {"type": "WorkflowParameter", "name": "api_key", "default_value": "hidden1"},
+        {"type": "WorkflowParameter", "name": "auth_tokens", "default_value": ["hidden2", ["hidden3"]]},
+        {"type": "WorkflowParameter", "name": "headers", "default_value": {"Authorization": ["hidden4"]}},
+        {"type": "WorkflowParameter", "name": "password"},
+        {"type": "WorkflowParameter", "name": "max_tokens", "default_value": 500},
+    ]
+    sink = {
+        "type": "x",
+        "name": "sink",
+        "credentials": {"of": ["hidden6", {"b": "hidden7"}]},
+        "key": "$inputs.api_key",
+    }
+    changed = {
+        **definition,
+        "inputs": [*definition["inputs"], *inputs],
+        "steps": [*definition["steps"], sink],
+    }
+    parameters = {
+        "password": "hidden8",
+        "headers": {"X-Api-Key": "hidden9", "cookie": {"token": ["hidden0"]}},
+    }
+
+    start(JobFolder(Store(str(tmp_path / "out"))), changed, parameters, images)
+
+    assert all(b"hidden" not in content for content in contents_of(tmp_path / "out").values())
+    job = json.loads((tmp_path / "out" / JOB_FILE).read_text())
+    assert job["definition"]["inputs"][-1]["default_value"] == 500
+    assert job["definition"]["steps"][-1]["key"] == "$inputs.api_key"
+
+
+def test_classes_whose_names_are_those_of_secrets_are_written(definition, images, tmp_path):
+    classes = {"key": "car key", "token": ["bus token", "coin"], "password": ["sticky note"]}
+    inputs = [
+        *definition["inputs"],
+        {"type": "WorkflowParameter", "name": "what", "default_value": classes},
+        {"type": "WorkflowParameter", "name": "key_prompts", "default_value": "key"},
+    ]
+    steps = [
+        *definition["steps"],
+        definition["steps"][0] | {"name": "a", "prompts": classes},
+        definition["steps"][0] | {"name": "b", "prompts": "$inputs.what"},
+    ]
+    changed = {**definition, "inputs": inputs, "steps": steps}
+
+    start(JobFolder(Store(str(tmp_path / "out"))), changed, {"what": classes, "prompts": classes}, images)
+
+    job = json.loads((tmp_path / "out" / JOB_FILE).read_text())
+    assert job["definition"] == changed
+    assert job["parameters"] == {"what": classes, "prompts": classes}
+
+
 def test_a_job_is_continued_by_any_spelling_of_its_input(definition, images, tmp_path, monkeypatch):
     folder = JobFolder(Store(str(tmp_path / "out")))
     monkeypatch.chdir(tmp_path)

@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import cv2
@@ -18,7 +17,9 @@ from tests.running.test_video_files import with_index_first, write_video
 from tests.scenes import image_bgr
 from tests.test_image_files import FILES, encoded, png_of_size
 from workflow_blocks.commands.app import app
+from workflow_blocks.running.errors import RunError
 from workflow_blocks.running.output import OutputFolder
+from workflow_blocks.running.sink_folders import SinkFolder, sink_folders
 
 JPEG = encoded("JPEG")
 
@@ -452,24 +453,91 @@ def test_a_killed_run_is_continued(images, tmp_path):
     assert len(rows(tmp_path / "out")) == 40
 
 
-def test_what_a_killed_run_wrote_is_known_to_the_next(images, tmp_path):
-    others = tmp_path / "out" / "dataset"
-    output = OutputFolder(tmp_path / "out", [others])
-    output.open({"parameters": 1}, again=False)
-    others.mkdir()
-    (others / "made.jpg").write_bytes(b"by the run that was killed")
-    (others / "made_later.jpg").write_bytes(b"by somebody")
-    os.utime(tmp_path / "out" / "progress.jsonl", (0, time.time() - 3600))
-    next_run = OutputFolder(tmp_path / "out", [others])
-    next_run.open({"parameters": 1}, again=True)
-    assert sorted(path.name for path in others.iterdir()) == ["made.jpg", "made_later.jpg"]
+def in_folder(folder):
+    """The files below a folder, by their place in it."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
-    (others / "made.jpg").write_bytes(b"by the second run, which is killed, too")
-    (others / "new.jpg").write_bytes(b"likewise")
-    last = OutputFolder(tmp_path / "out", [others])
-    last.open({"parameters": 2}, again=True)
 
-    assert sorted(path.name for path in others.iterdir()) == ["made.jpg", "made_later.jpg"]
+@pytest.mark.parametrize("is_continued", [False, True])
+def test_of_what_a_killed_run_left_nothing_is_removed_or_mixed(images, tmp_path, is_continued):
+    """Its steps may have made these files, or a user."""
+    out, sinks = tmp_path / "out", [SinkFolder(tmp_path / "out" / "dataset")]
+    (out / "dataset").mkdir(parents=True)
+    (out / "dataset" / "mine.txt").write_bytes(b"mine")
+    with pytest.raises(RunError):
+        OutputFolder(out, sinks)
+    (out / "dataset" / "mine.txt").unlink()
+    OutputFolder(out, sinks).open({"parameters": 1}, again=False)
+    (out / "dataset" / "a" / "empty").mkdir(parents=True)
+    (out / "dataset" / "a" / "unknown.txt").write_bytes(b"whose?")
+    if is_continued:
+        going_on = OutputFolder(out, sinks)
+        assert going_on.open({"parameters": 1}, again=False) is None
+        assert (out / "dataset" / "a" / "unknown.txt").exists()
+        (out / "dataset" / "made.txt").write_bytes(b"by this run")
+        going_on.note_files_of_sinks()
+
+    aside = OutputFolder(out, sinks).open({"parameters": 1}, again=True)
+
+    assert aside == out / "of_a_killed_run"
+    assert in_folder(aside) == {"dataset/a/unknown.txt": b"whose?"}
+    assert not (out / "dataset").exists()
+    (out / "dataset").mkdir()
+    (out / "dataset" / "again.txt").write_bytes(b"whose?")
+    assert OutputFolder(out, sinks).open({"parameters": 2}, again=True) == out / "of_a_killed_run.2"
+    OutputFolder(out, sinks).note_files_of_sinks()
+    assert OutputFolder(out, sinks).open({"parameters": 2}, again=True) is None
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_files_of_the_user_beside_those_of_a_sink_stay(tmp_path, is_killed):
+    """The sample job writes its table into the output folder itself."""
+    sinks = [SinkFolder(tmp_path, "detections"), SinkFolder(tmp_path / "dataset")]
+    run = OutputFolder(tmp_path, sinks)
+    run.open({}, again=False)
+    theirs = ["notes.txt", "detections.csv", "detections_mine.csv", "detections_2026.csv", "of_mine/a.csv"]
+    (tmp_path / "of_mine").mkdir()
+    for name in theirs:
+        (tmp_path / name).write_bytes(b"of the user")
+    made = tmp_path / "detections_2026_12_01_10_20_30_123456.csv"
+    made.write_bytes(b"of the sink")
+    if not is_killed:
+        run.note_files_of_sinks()
+
+    aside = OutputFolder(tmp_path, sinks).open({}, again=True)
+
+    assert not made.exists()
+    assert all((tmp_path / name).read_bytes() == b"of the user" for name in theirs)
+    assert (aside is not None) == is_killed
+    assert not is_killed or in_folder(aside) == {made.name: b"of the sink"}
+
+
+def test_the_folders_of_sinks():
+    inputs = [
+        {"type": "WorkflowParameter", "name": "folder", "default_value": "tables"},
+        {"type": "WorkflowParameter", "name": "prefix", "default_value": "found"},
+        {"type": "WorkflowParameter", "name": "none"},
+    ]
+    sink = {"type": "roboflow_core/local_file_sink@v1", "target_directory": "$inputs.folder"}
+    steps = [
+        sink,
+        sink | {"file_name_prefix": "$inputs.prefix", "target_directory": "fixed"},
+        {"type": "mine", "a_directory": "$inputs.none", "b_directory": 5, "c_directory": "$steps.a.b"},
+        {"type": "mine", "a_directory": "~/mine", "file_name_prefix": "no"},
+        None,
+    ]
+    definition = {"inputs": inputs, "steps": steps}
+
+    assert sink_folders(definition, {}) == [
+        SinkFolder(Path("tables"), "workflow_output"),
+        SinkFolder(Path("fixed"), "found"),
+        SinkFolder(Path.home() / "mine"),
+    ]
+    assert sink_folders(definition, {"folder": "given", "prefix": "p"})[:2] == [
+        SinkFolder(Path("given"), "workflow_output"),
+        SinkFolder(Path("fixed"), "p"),
+    ]
+    assert sink_folders({"steps": None}, {}) == []
 
 
 def test_a_picture_too_wide_for_jpeg_fails_its_file(images):

@@ -204,33 +204,63 @@ def _job_without_secrets(
     definition: Mapping[str, Any], parameters: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """A definition and parameters that may be stored: without secret values, and credentials in addresses."""
-    secret = {
-        name for name, entry in parameter_inputs(definition).items() if _SECRET_KINDS & set(kinds_of(entry))
-    }
-    inputs = [
-        entry | {"default_value": MASK}
-        if entry.get("name") in secret and entry.get("default_value")
-        else entry
+    inputs = parameter_inputs(definition)
+    of_classes = _parameters_of_classes(definition)
+    by_kind = {name for name, entry in inputs.items() if _SECRET_KINDS & set(kinds_of(entry))}
+
+    def kept(name: str, value: Any) -> Any:
+        if name in by_kind:
+            return MASK if value else value
+        return _cleaned(value, is_of_classes=name in of_classes, is_secret=_is_secret(name))
+
+    entries = [
+        entry | {"default_value": kept(entry["name"], entry["default_value"])}
+        if isinstance(entry, dict) and entry.get("name") in inputs and "default_value" in entry
+        else _cleaned(entry)
         for entry in definition["inputs"]
     ]
-    kept = {name: MASK if name in secret else value for name, value in parameters.items()}
-    return _cleaned({**definition, "inputs": inputs}), _cleaned(kept)
+    others = {name: value for name, value in definition.items() if name != "inputs"}
+    return _cleaned(others) | {"inputs": entries}, {
+        name: kept(name, value) for name, value in parameters.items()
+    }
 
 
-def _cleaned(value: Any) -> Any:
+def _parameters_of_classes(definition: Mapping[str, Any]) -> set[str]:
+    """The parameters that fields of classes take, and those that are named as such fields."""
+    fields = [field for step in definition["steps"] if isinstance(step, dict) for field in step.items()]
+    taken = {value for name, value in fields if _is_of_classes(name) and isinstance(value, str)}
+    return {
+        name for name in parameter_inputs(definition) if f"$inputs.{name}" in taken or _is_of_classes(name)
+    }
+
+
+def _cleaned(value: Any, is_of_classes: bool = False, is_secret: bool = False) -> Any:
+    """A value without secrets.
+
+    `is_of_classes` says that names in it are those of classes, such as "key"; `is_secret` that the texts in
+    it are secret because of the name of the field.
+    """
     if isinstance(value, str):
-        return without_secrets(value)
+        return MASK if is_secret and value and not value.startswith("$") else without_secrets(value)
     if isinstance(value, list):
-        return [_cleaned(item) for item in value]
+        return [_cleaned(item, is_of_classes, is_secret) for item in value]
     if isinstance(value, dict):
         return {
-            _cleaned(name): MASK if _is_secret_text(name, item) else _cleaned(item)
+            _cleaned(name): _cleaned(
+                item,
+                is_of_classes or _is_of_classes(name),
+                is_secret or (not is_of_classes and _is_secret(name)),
+            )
             for name, item in value.items()
         }
     return value
 
 
-def _is_secret_text(name: object, value: object) -> bool:
-    """Whether a field is named as one of a secret, such as `api_key` or `Authorization`, and holds a text."""
-    is_text = isinstance(value, str) and not value.startswith("$")
-    return is_text and isinstance(name, str) and is_secret_name(name)
+def _is_secret(name: object) -> bool:
+    """Whether a field is named as one of a secret, such as `api_key` or `Authorization`."""
+    return isinstance(name, str) and is_secret_name(name) and not _is_of_classes(name)
+
+
+def _is_of_classes(name: object) -> bool:
+    """Whether a field holds classes or prompts, such as `prompts` and `class_mapping`."""
+    return isinstance(name, str) and (name.endswith(("prompt", "prompts")) or "class" in name)

@@ -13,7 +13,7 @@ from workflow_blocks.datasets.errors import DatasetError
 from workflow_blocks.inference_host.engine import use_local_settings
 from workflow_blocks.running.definitions import read_definition
 from workflow_blocks.running.errors import RunError
-from workflow_blocks.running.folder import progress_bar, sink_folders
+from workflow_blocks.running.folder import progress_bar
 from workflow_blocks.running.output import refuse_inputs_inside
 from workflow_blocks.running.parameters import (
     ParameterError,
@@ -21,6 +21,7 @@ from workflow_blocks.running.parameters import (
     parse_parameters,
     with_directories_in,
 )
+from workflow_blocks.running.sink_folders import sink_folders
 from workflow_blocks.settings_error import SettingsError
 
 if TYPE_CHECKING:
@@ -152,7 +153,8 @@ def _evaluate(
         definition = read_definition(workflow)
         own = _parameters(definition, words, model, prompts)
         parameters = with_directories_in(output, own, definition)
-        refuse_inputs_inside(sink_folders(definition, parameters), [image.path for image in images.images])
+        folders = [folder.path for folder in sink_folders(definition, parameters)]
+        refuse_inputs_inside(folders, [image.path for image in images.images])
         thresholds = given.thresholds if given else None
         title = f"{Path(workflow).stem} on {place}"
         return evaluate_workflow(

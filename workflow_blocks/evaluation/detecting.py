@@ -238,7 +238,8 @@ def _done_before(output: Path, settings: Any, again: bool) -> dict[str, Found]:
             if has_results and not again and json.loads(file.read_bytes()) != settings:
                 raise RunError(
                     f"{output} holds an evaluation of other prompts, another model, another workflow, "
-                    f"another dataset, other weights or other settings (see {file}); give another --output, or --again to replace it"
+                    f"another dataset, other weights or other settings (see {file}); give another "
+                    "--output, or --again to replace it"
                 )
         elif any(output.iterdir()):
             raise RunError(f"{output} holds files that no evaluation has made; give another --output")

@@ -11,9 +11,8 @@ What this adds to that command line:
 """
 
 import hashlib
-import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from workflow_blocks.image_files import MAX_BYTES, ImageFileError, decode_image
@@ -33,11 +33,10 @@ from workflow_blocks.running.parameters import (
     BATCH_INPUT,
     IMAGE_NAME_PARAMETER,
     check_values,
-    directory_fields,
-    directory_parameters,
     image_input,
 )
 from workflow_blocks.running.settings import check_settings
+from workflow_blocks.running.sink_folders import sink_folders
 from workflow_blocks.running.sinks import check_sinks
 from workflow_blocks.running.video_files import is_cut_off
 
@@ -93,12 +92,18 @@ def run_over_files(
     """
     console = Console(highlight=False, quiet=track is not None)
     folders = sink_folders(run.definition, run.parameters)
-    refuse_inputs_inside([run.output, *folders], files)
+    refuse_inputs_inside([run.output, *(folder.path for folder in folders)], files)
     output = OutputFolder(run.output, folders)
     with console.status("Starting Inference (its imports take a while)..."):
         check_settings()
         process = _make_processor(run)
-    output.open({"parameters": run.parameters, "definition": run.definition}, again)
+    aside = output.open({"parameters": run.parameters, "definition": run.definition}, again)
+    if aside is not None:
+        console.print(
+            "A run that was killed left files. They may be its own or yours, and were moved to "
+            f"{escape(str(aside))}/",
+            soft_wrap=True,
+        )
     results: dict[Path, Path] = {}
     failures: dict[Path, str] = {}
     n_done_before = 0
@@ -122,14 +127,6 @@ def progress_bar(console: Console) -> Progress:
     """How commands show how many files are done, and when the rest will be."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=console)
-
-
-def sink_folders(definition: Mapping[str, Any], parameters: Mapping[str, Any]) -> list[Path]:
-    """The folders that the workflow's steps write to, as far as the definition and the parameters tell."""
-    defaults = directory_parameters(definition)
-    given = [parameters.get(name, default) for name, default in defaults.items()]
-    fixed = [value for value in directory_fields(definition) if not value.startswith("$")]
-    return [Path(os.path.expanduser(name)) for name in (*given, *fixed) if isinstance(name, str)]  # noqa: PTH111
 
 
 def _process_if_new(path: Path, output: OutputFolder, process: _Process) -> bool:

@@ -2,7 +2,8 @@
 
 `progress.jsonl` has a line for each file when its results are begun and when they are written: its path, the
 hash of its content, the folder of its results, and the files in it. So a later run knows what is done, and
-removes nothing but what a run has made.
+removes nothing but what a run has made. Of files that came to the folders of a workflow's steps in a run that
+was killed nobody knows who made them: they are moved aside.
 """
 
 import hashlib
@@ -11,13 +12,14 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from workflow_blocks.datasets.atomic_files import write_atomically
 from workflow_blocks.running.errors import FileError, RunError
 from workflow_blocks.running.files import shown
+from workflow_blocks.running.sink_folders import SinkFolder
 
 RUN_FILE = "run.json"
 PROGRESS_FILE = "progress.jsonl"
@@ -27,8 +29,7 @@ OWN_FILES = (RUN_FILE, PROGRESS_FILE, TABLE_FILE, FAILURES_FILE)
 _EARLIER_PROGRESS_FILE = "progress.log"  # of earlier versions, and of Inference's command line
 
 _MAX_NAME_BYTES = 200
-# What a step writes this long after a file was begun is still of its run.
-_SECONDS_OF_LAST_STEP = 60.0
+_ASIDE = "of_a_killed_run"
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Record:
 class OutputFolder:
     """The folder that a run writes to."""
 
-    def __init__(self, path: Path, sink_folders: Sequence[Path] = ()) -> None:
+    def __init__(self, path: Path, sink_folders: Sequence[SinkFolder] = ()) -> None:
         """Reads the record of earlier runs; writes nothing.
 
         Args:
@@ -66,16 +67,17 @@ class OutputFolder:
         self._sink_folders_before: set[str] = set()
         self._sink_files: list[str] = []
         self._before_sinks: set[str] = set()
-        # Of a run that was killed: the files that were in the sinks' folders before it, and its last moment.
-        self._killed: tuple[set[str], float] | None = None
+        # Of a run that was killed: the files that were in the sinks' folders before it.
+        self._before_killed: set[str] | None = None
+        self._of_unknown: set[str] = set()
         self._has_earlier_run = False
         try:
             self._root = path.resolve()
             str(self._root).encode()
             if path.exists() and not path.is_dir():
                 raise RunError(f"{path} is not a folder; give another --output")
-            resolved = [folder.resolve() for folder in sink_folders]
-            self._sink_folders = [folder for folder in resolved if folder.is_relative_to(self._root)]
+            resolved = [replace(folder, path=folder.path.resolve()) for folder in sink_folders]
+            self._sinks = [folder for folder in resolved if folder.path.is_relative_to(self._root)]
             self._read()
             self._refuse_files_of_others()
         except (TypeError, AttributeError) as error:
@@ -91,12 +93,15 @@ class OutputFolder:
         done = [record for record in self._records.values() if record.sha256]
         return sorted(done, key=lambda record: record.file)
 
-    def open(self, run: dict[str, Any], again: bool) -> None:
+    def open(self, run: dict[str, Any], again: bool) -> Path | None:
         """Creates the folder and notes what the results come from, so that results are never mixed.
 
         Args:
             run: what is run, as JSON values.
             again: whether to remove all earlier results.
+
+        Returns:
+            Where files of unknown origin were moved to, if there were any.
 
         Raises:
             RunError: the folder holds results of another run, or cannot be written.
@@ -109,15 +114,19 @@ class OutputFolder:
                 f"(see {self.path / RUN_FILE}); give another --output, or --again to replace them"
             )
         try:
+            aside = None
             self._note_files_of_killed_run()
             if again or not is_same:
+                aside = self._move_aside()
                 self._remove_all()
             self.path.mkdir(parents=True, exist_ok=True)
             write_atomically(self.path / RUN_FILE, f"{json.dumps(run, indent=2)}\n".encode())
             self._before_sinks = set(self._files_of_sinks())
-            folders = [self._relative(folder) for folder in self._sink_folders]
+            folders = [self._relative(sink.path) for sink in self._sinks]
             others = sorted(self._before_sinks - set(self._sink_files))
-            self._append({"sink_folders": folders, "files_of_others": others})
+            unknown = sorted(self._of_unknown)
+            self._append({"sink_folders": folders, "files_of_others": others, "files_of_unknown": unknown})
+            return aside
         except OSError as error:
             raise RunError(
                 f"{self.path} cannot be written: {error.strerror}; give another --output"
@@ -161,20 +170,23 @@ class OutputFolder:
             raise RunError(f"{self.path} cannot be written: {error.strerror}") from error
 
     def _note_files_of_killed_run(self) -> None:
-        """Notes what the steps of an earlier run made that could not note it itself.
+        """Notes what came to the sinks' folders since a run began that could not note it itself."""
+        if self._before_killed is not None:
+            self._of_unknown |= set(self._files_of_sinks()) - self._before_killed - set(self._sink_files)
 
-        What came to these folders well after its last sign of life is not its own.
-        """
-        if self._killed is None:
-            return
-        before, last = self._killed
-        made = [
-            name
-            for name in set(self._files_of_sinks()) - before - set(self._sink_files)
-            if (self._root / name).lstat().st_ctime <= last + _SECONDS_OF_LAST_STEP
-        ]
-        self._sink_files += sorted(made)
-        self._append({"sink_files": sorted(made)})
+    def _move_aside(self) -> Path | None:
+        present = sorted(name for name in self._of_unknown if os.path.lexists(self._root / name))
+        self._of_unknown.clear()
+        if not present:
+            return None
+        names = [_ASIDE, *(f"{_ASIDE}.{number}" for number in range(2, 1000))]
+        aside = next(self._root / name for name in names if not os.path.lexists(self._root / name))
+        for name in present:
+            target = aside / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (self._root / name).rename(target)
+            _remove_folders((self._root / name).parent, self._root)
+        return self.path / aside.name
 
     def _make_folder(self, file: Path) -> Record:
         key = _key(file)
@@ -211,11 +223,12 @@ class OutputFolder:
             elif "sink_folders" in entry:
                 self._sink_folders_before |= set(entry["sink_folders"])
                 self._has_earlier_run = True
+                self._of_unknown = set(entry.get("files_of_unknown", []))
                 if (others := entry.get("files_of_others")) is not None:  # older versions wrote none
-                    self._killed = (set(others), (self.path / PROGRESS_FILE).stat().st_mtime)
+                    self._before_killed = set(others)
             else:
                 self._sink_files += entry.get("sink_files", [])
-                self._killed = None
+                self._before_killed = None
 
     def _refuse_files_of_others(self) -> None:
         names = () if self._has_earlier_run else (*OWN_FILES, _EARLIER_PROGRESS_FILE)
@@ -231,7 +244,7 @@ class OutputFolder:
             )
 
     def _inner_sink_folders(self) -> list[Path]:
-        return [folder for folder in self._sink_folders if folder != self._root]
+        return [sink.path for sink in self._sinks if sink.path != self._root]
 
     def _relative(self, path: Path) -> str:
         return str(path.relative_to(self._root))
@@ -245,12 +258,10 @@ class OutputFolder:
     def _files_of_sinks(self) -> Iterator[str]:
         """Their files and empty folders."""
         results = {record.results for record in self._records.values()}
-        for folder in self._sink_folders:
-            for path in folder.rglob("*"):
+        for sink in self._sinks:
+            for path in sink.files():
                 name = path.relative_to(self._root)
-                if name.parts[0] in results or str(name) in OWN_FILES:
-                    continue
-                if not path.is_dir() or not any(path.iterdir()):
+                if name.parts[0] not in results and str(name) not in OWN_FILES:
                     yield str(name)
 
     def _add(self, record: Record) -> None:

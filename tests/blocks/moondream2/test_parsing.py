@@ -2,7 +2,7 @@
 
 import pytest
 
-from workflow_blocks.blocks.moondream2.parsing import NotParsedError, parse_answer
+from workflow_blocks.blocks.moondream2.parsing import NotParsedError, parse_answer, parse_cut_list
 
 READ = [
     ("text", " A dog. ", "A dog."),
@@ -32,6 +32,10 @@ READ = [
     ("number", "1,200", 1200),
     ("number", "106141412345678908", 106141412345678908),
     ("number", "0.00003", 0.00003),
+    ("number", "3.14159265358979323846", 3.141592653589793),
+    ("number", "0.30000000000000004441", 0.30000000000000004),
+    ("number", "-1,234.000000000000000000000", -1234),
+    ("number", "00000000000000000000000007", 7),
     ("boolean", "Yes", True),
     ("boolean", "No, there is no car.", False),
     ("boolean", "no.", False),
@@ -47,6 +51,7 @@ NOT_READ = [
     ("list", "A dog. It is brown."),
     ("number", ""),
     ("number", "9" * 309),
+    ("number", "9" * 19 + ".5"),
     ("number", "٣"),
     ("number", "about 3"),
     ("number", "3 or 4"),
@@ -70,3 +75,30 @@ def test_answers_that_have_the_form(form, text, value):
 def test_answers_of_another_form_are_not_guessed(form, text):
     with pytest.raises(NotParsedError):
         parse_answer(text, form)
+
+
+@pytest.mark.parametrize(
+    ("text", "items"),
+    [
+        ("dog, cat, bi", ["dog", "cat"]),
+        ("dog; cat; bi", ["dog", "cat"]),
+        ("dog\ncat\nbi", ["dog", "cat"]),
+        ("1. dog\n2. cat\n3.", ["dog", "cat"]),
+        ("- black and white cat\n- bi", ["black and white cat"]),
+        ("a dog, a cat and a bi", ["dog", "cat"]),
+        ("a dog and a ca", ["dog"]),
+        ("a dog, a black and whi", ["dog"]),
+        ("dog, black and whi", ["dog"]),
+        ("The image shows a man, a dog and", ["man"]),
+        ("dog, cat,", ["dog", "cat"]),
+        ('["dog", "black and white cat", "bi', ["dog", "black and white cat"]),
+    ],
+)
+def test_of_a_list_that_was_cut_the_whole_items_are_read(text, items):
+    assert parse_cut_list(text) == items
+
+
+@pytest.mark.parametrize("text", ["", "do", "black and whi", "There is nothing in", '["do', "[", "nothing"])
+def test_a_list_that_was_cut_in_its_first_item_is_not_read(text):
+    with pytest.raises(NotParsedError):
+        parse_cut_list(text)

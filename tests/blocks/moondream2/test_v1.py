@@ -583,6 +583,7 @@ def test_an_image_with_nothing_to_locate_is_empty_and_others_are_not(ask, run_wo
         (alone,) = ask(IMAGES[1:], task_type=task, classes=["dog"])
         assert len(nothing["predictions"]) == 0
         assert nothing["counts"] == {}
+        assert (nothing["classes"], something["classes"]) == ([], ["dog"])
         assert nothing["error_status"] is False
         assert something["counts"] == alone["counts"]
 

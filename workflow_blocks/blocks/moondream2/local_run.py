@@ -14,7 +14,7 @@ from workflow_blocks.blocks.common.model_calls import (
     detect,
     detect_arguments,
 )
-from workflow_blocks.blocks.moondream2.parsing import NotParsedError, parse_answer
+from workflow_blocks.blocks.moondream2.parsing import NotParsedError, parse_answer, parse_cut_list
 from workflow_blocks.blocks.moondream2.points import points_of_classes
 from workflow_blocks.blocks.moondream2.questions import Asked, TextSettings
 from workflow_blocks.blocks.moondream2.results import Box, FoundPoints, ImageResult, TextAnswer
@@ -141,10 +141,8 @@ class LocalRun:
         encoded = self.model.run([image], task="encode_images")
         ((written,),) = self.model.run(encoded, **self._answering(asked.questions))
         answer = _answer(written, image)
-        # Of a list that was cut, the last item may be the beginning of a name.
-        whole = answer.text.rpartition(",")[0] if answer.is_cut else answer.text
         try:
-            names = parse_answer(whole, "list")
+            names = parse_cut_list(answer.text) if answer.is_cut else parse_answer(answer.text, "list")
         except NotParsedError:
             return ImageResult([answer], error=True)
         (found,) = detect(self.model, encoded, [names])

@@ -37,6 +37,7 @@ from workflow_blocks.blocks.moondream2.grounding import (
 from workflow_blocks.blocks.moondream2.parsing import EMPTY, NotParsedError, parse_answer
 from workflow_blocks.blocks.moondream2.questions import PROBABILITY_SUFFIX, Asked, TextSettings
 from workflow_blocks.blocks.moondream2.results import FoundPoints, ImageResult, TextAnswer
+from workflow_blocks.blocks.moondream2.tasks import LOCATING
 
 # A class of a multi-label classification is predicted from this probability on.
 LIKELY = 0.5
@@ -71,7 +72,7 @@ def to_outputs(
     """
     inference_id = str(uuid4())
     common = _EMPTY_OUTPUTS | {"error_status": result.error, "inference_id": inference_id}
-    if asked.classes:
+    if asked.classes or task_type in LOCATING:
         common["classes"] = list(asked.classes)
     if grounded is not None:
         return common | _grounded(task_type, result, asked, grounded, settings, class_ids)

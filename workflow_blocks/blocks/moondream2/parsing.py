@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from workflow_blocks.blocks.common.prompts import MAX_PROMPTS
@@ -56,7 +57,8 @@ def _parse_number(text: str) -> int | float:
     if text.lower() in _SMALL_NUMBERS:
         return _SMALL_NUMBERS.index(text.lower())
     digits = text.replace(",", "")
-    if not _NUMBER.fullmatch(text) or len(digits.lstrip("+-")) > _MAX_NUMBER_LENGTH:
+    whole = digits.lstrip("+-").partition(".")[0]
+    if not _NUMBER.fullmatch(text) or len(whole.lstrip("0")) > _MAX_NUMBER_LENGTH:
         raise NotParsedError(text)
     if "." not in digits:
         return int(digits)
@@ -75,8 +77,27 @@ def _parse_list(text: str) -> list[str]:
     """Different texts of an enumeration or of lines, without bullets, articles and numbers before them."""
     if _NOTHING.fullmatch(_BEFORE_LIST.sub("", text).rstrip(".").strip()):
         return []
+    return _different(text, _split(text, _AND))
+
+
+def parse_cut_list(text: str) -> list[str]:
+    """The same of an answer that was cut short, without its last item, which may be the beginning of a name.
+
+    Raises:
+        NotParsedError: the answer has another form, or one item only.
+    """
+    text = text.strip()
+    if text.startswith("["):
+        text = f"{text.rpartition(',')[0] or '['}]"
+        return _different(text, _split(text, _AND))
+    # "black and whi" is no "black".
+    return _different(text, _split(text, _AND_COUNTED)[:-1])
+
+
+def _different(text: str, parts: Sequence[str]) -> list[str]:
+    """The items of a text, of which the first spelling counts."""
     items: dict[str, str] = {}
-    for item in filter(None, map(_item, _split(text))):
+    for item in filter(None, map(_item, parts)):
         items.setdefault(item.casefold(), item)
     if (
         not items
@@ -87,7 +108,8 @@ def _parse_list(text: str) -> list[str]:
     return list(items.values())
 
 
-def _split(text: str) -> list[str]:
+def _split(text: str, last_separator: re.Pattern[str]) -> list[str]:
+    """The parts of a list; `last_separator` is between the last two parts of an enumeration."""
     if text.startswith("["):
         try:
             items = json.loads(text)
@@ -104,7 +126,7 @@ def _split(text: str) -> list[str]:
     *first, last = re.split("[,;]", text)
     # Only the end of an enumeration: "black and white cat, a dog" has two items. Where items have articles
     # or numbers, so does the last: "a black and white cat" is one.
-    separator = _AND_COUNTED if _IS_COUNTED.match(_BULLET.sub("", text)) else _AND
+    separator = _AND_COUNTED if _IS_COUNTED.match(_BULLET.sub("", text)) else last_separator
     return [*first, *separator.split(last)]
 
 

@@ -214,7 +214,7 @@ class BlockManifest(Moondream2Manifest):
         default=RELEASED_MODEL,
         title="Model",
         description=f"The Moondream2 to run: the released one ({RELEASED_MODEL}), the path of a local model "
-        f"package, or {DEMO_MODEL}, the small bundled model that knows drawings of everyday things and shapes.",
+        f"package, or {DEMO_MODEL}, the small bundled model that knows drawings of everyday things.",
         examples=[RELEASED_MODEL, DEMO_MODEL, "$inputs.model_version"],
         json_schema_extra={"always_visible": True},
     )
