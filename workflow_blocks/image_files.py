@@ -30,6 +30,8 @@ def read_image_file(path: Path) -> npt.NDArray[np.uint8]:
         ImageFileError: the file cannot be read, or not decoded.
     """
     try:
+        if path.exists() and not path.is_file():  # a pipe would wait for ever
+            raise ImageFileError("no regular file")
         if path.stat().st_size > MAX_BYTES:
             raise ImageFileError(f"larger than {MAX_BYTES:,} bytes")
         return decode_image(path.read_bytes())

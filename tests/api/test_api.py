@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import cv2
+import numpy as np
 import pytest
 
 from tests.scenes import image_bgr, scene
@@ -267,6 +268,27 @@ BAD = {
     "a definition": ("workflow", lambda p: run_folder({"steps": 7}, p / IMAGE, p / OUT)),
     "a parameter": ("parameters", lambda p: run_folder("detect_objects", p / IMAGE, p / OUT, {"words": 1})),
     "parameters as a list": ("parameters", lambda p: run_folder("detect_objects", p / IMAGE, p / OUT, ["a"])),
+    "a list as the split of a dataset": (
+        "split",
+        lambda p: evaluate(p / IMAGE, None, p / OUT, split=["valid"]),
+    ),
+    "a number as split": ("split", lambda p: evaluate(p / IMAGE, None, p / OUT, split=5)),
+    "a number as model": ("model", lambda p: evaluate(p / IMAGE, None, p / OUT, model=5)),
+    "no model": ("model", lambda p: evaluate(p / IMAGE, None, p / OUT, model=None)),
+    "a number as prompt's class": ("prompts", lambda p: evaluate(p / IMAGE, {1: "b"}, p / OUT)),
+    "a number as class": ("classes", lambda p: label_folder(p / IMAGE, {1: "b"}, p / OUT)),
+    "a set as prompts": (
+        "parameters",
+        lambda p: run_folder("detect_objects", p / IMAGE, p / OUT, {"prompts": {"a"}}),
+    ),
+    "an array as prompts": (
+        "parameters",
+        lambda p: run_folder("detect_objects", p / IMAGE, p / OUT, {"prompts": np.array(["a"])}),
+    ),
+    "an output that no folder can have": (
+        "output",
+        lambda p: run_folder("detect_objects", p / IMAGE, "o\0x"),
+    ),
     "no dataset": ("dataset", lambda p: evaluate(p / "none", None, p / OUT)),
     "a dataset without labels": ("dataset", lambda p: evaluate(p / IMAGE, None, p / OUT)),
     "a dataset's format": ("dataset", lambda p: evaluate(p / IMAGE, None, p / OUT, format="voc")),

@@ -161,3 +161,36 @@ def test_classes_that_are_given_are_the_classes(export, tmp_path):
         export("yolo", class_names=("circle",), output=tmp_path / "few")
     with pytest.raises(ClusterError, match=r"no output `other` has detections; these have: predictions"):
         export("yolo", detections="other", output=tmp_path / "none")
+
+
+def test_a_folder_of_others_is_kept(export, tmp_path):
+    (tmp_path / "dataset" / "shards").mkdir(parents=True)
+    (tmp_path / "dataset" / "shards" / "mine.tar").write_text("mine")
+
+    with pytest.raises(ClusterError, match="is not empty"):
+        export("coco")
+
+    assert (tmp_path / "dataset" / "shards" / "mine.tar").exists()
+
+
+def test_an_image_that_has_another_size_than_in_the_job_is_a_failure(results, export, monkeypatch):
+    def larger(content):
+        image = decode_image(content)
+        return np.vstack([image, image]) if image.mean() > 0 else image
+
+    monkeypatch.setattr(dataset_export, "decode_image", larger)
+
+    summary, _ = export("coco", output=results.parent / "changed")
+
+    assert sum("it has changed since the job" in reason for reason in summary.failures.values()) == 20
+    assert summary.images == {}
+
+
+def test_an_output_that_cannot_be_written_is_named(export, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Store, "write", full)
+
+    with pytest.raises(ClusterError, match="No space left on device"):
+        export("coco", output=tmp_path / "full")

@@ -128,3 +128,89 @@ def test_equal_prefixes_on_object_storage(storage, definition, tmp_path):
     assert folder.earlier_manifest(definition, {}, f"s3://{BUCKET}/same", again=False) == manifest
     with pytest.raises(ClusterError, match="another input"):
         folder.earlier_manifest(definition, {}, f"s3://{BUCKET}/other", again=False)
+
+
+def files_in(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    "theirs", ["rows/mine.txt", "job/mine.txt", "summary.json", "failures.parquet", "job/job.json"]
+)
+def test_files_of_others_are_not_written_over(definition, images, tmp_path, theirs):
+    file = tmp_path / "out" / theirs
+    file.parent.mkdir(parents=True)
+    file.write_text("{}")
+
+    for again in (False, True):
+        with pytest.raises(ClusterError, match="give another --output"):
+            JobFolder(Store(str(tmp_path / "out"))).earlier_manifest(definition, {}, str(images), again)
+
+    assert file.read_text() == "{}"
+    assert files_in(tmp_path / "out") == {theirs}
+
+
+def test_a_job_that_is_replaced_leaves_files_of_others(definition, images, tmp_path):
+    folder = JobFolder(Store(str(tmp_path / "out")))
+    start(folder, definition, {}, images)
+    own = files_in(tmp_path / "out")
+    theirs = {"rows/mine.txt", "job/mine.txt", "job/manifest/mine.txt", "mine.txt"}
+    stale = {"rows/part-0000000.parquet", "job/failures/part-0000007.parquet", "summary.json"}
+    for name in theirs | stale:
+        (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "out" / name).write_bytes(b"-")
+
+    start(folder, definition, {}, images)
+
+    assert files_in(tmp_path / "out") == own | theirs
+
+
+def test_a_job_whose_removal_was_killed_starts_anew(definition, images, tmp_path, monkeypatch):
+    folder = JobFolder(Store(str(tmp_path / "out")))
+    start(folder, definition, {}, images)
+    (tmp_path / "out" / "job" / "failures").mkdir()
+    (tmp_path / "out" / "job" / "failures" / "part-0000007.parquet").write_bytes(b"-")
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "remove_folder", lambda *_: (_ for _ in ()).throw(OSError("killed")))
+        with pytest.raises(ClusterError):
+            start(folder, definition, {}, images)
+    assert folder.earlier_manifest(definition, {}, str(images), again=False) is None
+    with pytest.raises(ClusterError, match="has no results"):
+        folder.job()
+
+    start(folder, definition, {}, images)
+
+    assert "job/failures/part-0000007.parquet" not in files_in(tmp_path / "out")
+    assert folder.earlier_manifest(definition, {}, str(images), again=False) is not None
+
+
+@pytest.mark.parametrize("source", ["out", "out/", "out/rows", "out/failures.parquet", "out/job/manifest"])
+@pytest.mark.parametrize("again", [False, True])
+def test_an_input_that_the_job_itself_writes_is_refused(definition, images, tmp_path, source, again):
+    folder = JobFolder(Store(str(tmp_path / "out")))
+    start(folder, definition, {}, images)
+    before = files_in(tmp_path / "out")
+
+    with pytest.raises(ClusterError, match="is among what a job writes in"):
+        folder.earlier_manifest(definition, {}, f"{tmp_path}/{source}", again)
+
+    assert files_in(tmp_path / "out") == before
+
+
+def test_tables_around_the_output_are_refused(definition, images, tmp_path):
+    folder = JobFolder(Store(str(tmp_path / "job" / "out")))
+    start(folder, definition, {}, images)
+
+    with pytest.raises(ClusterError, match="is among what a job writes in"):
+        start(folder, definition, {}, tmp_path / "job")
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", "7", '{"manifest": {"n_images": 1}}', "{", "[" * 100_000])
+def test_a_damaged_job_is_named(definition, images, tmp_path, content):
+    folder = JobFolder(Store(str(tmp_path / "out")))
+    start(folder, definition, {}, images)
+    (tmp_path / "out" / JOB_FILE).write_text(content)
+
+    for call in (folder.job, lambda: folder.earlier_manifest(definition, {}, str(images), again=True)):
+        with pytest.raises(ClusterError, match=r"job\.json is not of a job"):
+            call()

@@ -321,3 +321,26 @@ def test_images_that_are_none_are_errors(definition, value):
     found = BatchWorker(ClusterConfig(definition, SHAPE, image_column="image"))(batch)
 
     assert found["error"].null_count == 0
+
+
+def test_the_message_of_a_sink_has_no_credentials(definition):
+    sink = {
+        "type": "roboflow_core/webhook_sink@v1",
+        "name": "sink",
+        "url": "http://me:hidden1@127.0.0.1:9/?token=hidden2",
+        "method": "GET",
+        "fire_and_forget": False,
+        "cooldown_seconds": 0,
+    }
+    message = {"type": "JsonField", "name": "what", "selector": "$steps.sink.message"}
+    changed = {
+        **definition,
+        "steps": [*definition["steps"], sink],
+        "outputs": [*definition["outputs"], message],
+    }
+    runner = WorkflowRunner(ClusterConfig(changed, SHAPE))
+
+    result = results_of(runner, [image("a", encoded_image(1))])["a"]
+
+    assert "127.0.0.1" in result.outputs["what"]
+    assert "hidden" not in json.dumps(result.outputs)

@@ -4,6 +4,7 @@ import contextlib
 import json
 import re
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -17,6 +18,7 @@ from workflow_blocks.commands.app import app
 from workflow_blocks.datasets.dataset import Dataset
 from workflow_blocks.datasets.labelled import read_labelled
 from workflow_blocks.datasets.labelled_images import LabelledImage, LabelledImages
+from workflow_blocks.evaluation import detecting
 from workflow_blocks.evaluation.detecting import detect_in
 from workflow_blocks.evaluation.evaluation import as_json, evaluate_prompts, evaluate_workflow
 from workflow_blocks.evaluation.evaluation_page import page
@@ -512,6 +514,16 @@ def test_a_run_whose_sinks_failed_can_be_repeated(dataset, tmp_path):
 
     assert detect_in(images, {"a": "mended"}, output, _working_detector).found.keys() == set(range(N_IMAGES))
     assert evaluate(dataset, output, *words, code=1).count("holds an evaluation of") == 1
+
+
+def test_a_full_disk_stops_the_run(tmp_path, monkeypatch):
+    images = [tmp_path / f"{number}.png" for number in range(3)]
+    for image in images:
+        cv2.imwrite(str(image), np.zeros((8, 8, 3), np.uint8))
+    monkeypatch.setattr(detecting, "_start", lambda *_: Path("/dev/full").open("wb"))  # noqa: SIM115
+
+    with pytest.raises(RunError, match="o cannot be written: No space left on device"):
+        detect_in(images, {"a": 1}, tmp_path / "o", _working_detector)
 
 
 def _writing_detector(folder):

@@ -1,6 +1,7 @@
 """Reading labelled datasets: what other tools and this plugin write, and files with errors."""
 
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -636,3 +637,115 @@ def test_a_hundred_thousand_annotations_on_one_image(tmp_path):
     coco(tmp_path, [{"id": 1, "file_name": "a.png"}], annotations, [{"id": 1, "name": "cat"}])
 
     assert len(read_labelled(tmp_path).images[0].boxes) == 100_000
+
+
+def test_rows_of_yolo_with_key_points_are_read_as_their_boxes(tmp_path):
+    yolo(tmp_path, GOOD_ROW + " 0.1 0.1 0.9 0.9 0.2 0.2")
+    with (tmp_path / "data.yaml").open("a") as file:
+        file.write("\nkpt_shape: [3, 2]")
+
+    (one,) = read_labelled(tmp_path).images
+
+    np.testing.assert_allclose(one.boxes, [[24, 16, 36, 24]], atol=1e-6)
+
+
+@pytest.mark.parametrize("names", ["{0: cat, 1: dog}", "{0.0: cat, 1.0: dog}", '{"0": cat, "1": dog}'])
+def test_numbers_of_the_classes_of_yolo(tmp_path, names):
+    yolo(tmp_path, "1 0.5 0.5 0.2 0.2")
+    write_text(tmp_path / "data.yaml", f"names: {names}")
+
+    assert read_labelled(tmp_path).class_names == ["cat", "dog"]
+
+
+@pytest.mark.parametrize(
+    "names", ["{0.5: cat}", "{true: cat}", "{-1: cat}", "{a: cat}", "{[1]: cat}", "{~: a}"]
+)
+def test_classes_of_yolo_without_numbers_are_an_error(tmp_path, names):
+    yolo(tmp_path, GOOD_ROW)
+    write_text(tmp_path / "data.yaml", f"names: {names}")
+
+    with pytest.raises(DatasetError, match=r"data\.yaml"):
+        read_labelled(tmp_path)
+
+
+def test_a_list_of_images_with_lines_that_are_no_files(tmp_path):
+    yolo(tmp_path, GOOD_ROW)
+    write_text(tmp_path / "data.yaml", "names: [cat]", "valid: list.txt")
+    write_text(tmp_path / "list.txt", "valid/images/a.png", "/", "..", "a\0b.png", "x" * 5000)
+
+    assert [image.path.name for image in read_labelled(tmp_path).images] == ["a.png"]
+
+
+@pytest.mark.parametrize("split", ["*", "[", "..", "a\0b"])
+def test_the_name_of_a_split_is_no_pattern(tmp_path, split):
+    (tmp_path / "annotations").mkdir()
+    yolo(tmp_path, GOOD_ROW)
+    write_text(tmp_path / "annotations" / "instances_valid.json", "{}")
+
+    with pytest.raises(DatasetError, match="labels of the split"):
+        read_labelled(tmp_path, split)
+
+
+@pytest.mark.parametrize("kind", ["image", "labels"])
+def test_pipes_are_not_waited_for(tmp_path, kind):
+    labels = yolo(tmp_path, GOOD_ROW)
+    write_image(tmp_path / "valid" / "images" / "b.png")
+    place = labels.with_name("b.txt") if kind == "labels" else tmp_path / "valid" / "images" / "b.png"
+    place.unlink(missing_ok=True)
+    os.mkfifo(place)
+
+    dataset = read_labelled(tmp_path)
+
+    assert [image.path.name for image in dataset.images] == ["a.png"]
+    assert "no regular file" in problems(dataset)[0]
+
+
+def test_ids_of_coco_that_are_floats(tmp_path):
+    write_image(tmp_path / "valid" / "a.png")
+    annotation = ANNOTATION | {"image_id": 1.0, "category_id": 1.0}
+    coco(tmp_path, [{"id": 1, "file_name": "a.png"}], [annotation], [{"id": 1.0, "name": "cat"}])
+
+    dataset = read_labelled(tmp_path)
+
+    assert [len(image.boxes) for image in dataset.images] == [1]
+    assert problems(dataset) == []
+
+
+def test_a_parent_category_of_coco_with_boxes_is_a_class(tmp_path):
+    write_image(tmp_path / "valid" / "a.png")
+    categories = [
+        {"id": 0, "name": "vehicle", "supercategory": "none"},
+        {"id": 1, "name": "car", "supercategory": "vehicle"},
+    ]
+    annotations = [ANNOTATION, ANNOTATION | {"id": 2, "category_id": 0}]
+    coco(tmp_path, [{"id": 1, "file_name": "a.png"}], annotations, categories)
+
+    dataset = read_labelled(tmp_path)
+
+    assert dataset.class_names == ["vehicle", "car"]
+    assert [len(image.boxes) for image in dataset.images] == [2]
+
+
+@pytest.mark.parametrize(
+    ("iscrowd", "is_crowd"), [(0, False), (1, True), ("0", False), ("1", True), (True, True), (None, False)]
+)
+def test_crowds_of_coco(tmp_path, iscrowd, is_crowd):
+    write_image(tmp_path / "valid" / "a.png")
+    annotations = [ANNOTATION, ANNOTATION | {"id": 2, "iscrowd": iscrowd}]
+    coco(tmp_path, [{"id": 1, "file_name": "a.png"}], annotations, [{"id": 1, "name": "cat"}])
+
+    (one,) = read_labelled(tmp_path).images
+
+    assert one.is_crowd.tolist() == [False, is_crowd]
+
+
+@pytest.mark.parametrize("name", ["a\0.png", "\ud800.png", "x" * 5000])
+def test_a_name_of_coco_that_no_file_can_have_is_named(tmp_path, name):
+    write_image(tmp_path / "valid" / "a.png")
+    images = [{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": name}]
+    coco(tmp_path, images, [ANNOTATION], [{"id": 1, "name": "cat"}])
+
+    dataset = read_labelled(tmp_path)
+
+    assert [image.path.name for image in dataset.images] == ["a.png"]
+    assert len(dataset.problems) == 1

@@ -549,3 +549,47 @@ def test_a_picture_too_wide_for_jpeg_fails_its_file(images):
     assert code == 1
     assert "1 done, 1 failed" in output
     assert "Failed: wide.png: " in output
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"file": "/a", "results": "../victim"},
+        {"file": "/a", "results": "", "made": None},
+        {"file": "/a", "results": "."},
+        {"file": "/a", "results": "/tmp"},
+        {"file": "/a", "results": "a/b"},
+        {"file": "/a", "results": None, "made": ["x"]},
+        {"file": "/a", "results": "a", "made": ["../../victim/theirs.txt"]},
+        {"file": "/a", "results": "a", "made": "x"},
+        {"file": ["/a"], "results": "a"},
+        {"sink_files": ["../victim/theirs.txt"]},
+        {"sink_files": ["/victim/theirs.txt"]},
+        {"sink_files": "theirs.txt"},
+        {"sink_folders": [], "files_of_others": [], "files_of_unknown": ["../victim/theirs.txt"]},
+        [],
+        7,
+        "file",
+    ],
+    ids=str,
+)
+def test_a_record_that_names_files_of_others_is_refused(tmp_path, line):
+    victim = tmp_path / "victim" / "theirs.txt"
+    (tmp_path / "out").mkdir()
+    victim.parent.mkdir()
+    victim.write_text("theirs")
+    (tmp_path / "out" / "user.txt").write_text("theirs")
+    (tmp_path / "out" / "progress.jsonl").write_text(json.dumps(line))
+
+    with pytest.raises(RunError, match="is not of a run"):
+        OutputFolder(tmp_path / "out").open({}, again=True)
+
+    assert victim.exists()
+    assert (tmp_path / "out" / "user.txt").exists()
+
+
+def test_a_record_that_is_no_text_is_refused(tmp_path):
+    (tmp_path / "progress.jsonl").write_bytes(b"\xff\xfe")
+
+    with pytest.raises(RunError, match="is not of a run"):
+        OutputFolder(tmp_path)

@@ -9,6 +9,7 @@ before your program imports `inference`.
 Results show themselves in a notebook, and as text when they are printed.
 """
 
+import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -113,6 +114,9 @@ def evaluate(
         SettingsError: an environment variable of this plugin is invalid.
     """
     folder, place = _path("dataset", dataset), _path("output", output)
+    for name, text in {"model": model, "split": split}.items():
+        if not isinstance(text, str) or not text:
+            raise ArgumentError(f"`{name}` is {text!r}; give text")
     given = None if prompts is None else _classes("prompts", prompts)
     for name, value in {"parameters": parameters, "predictions": predictions}.items():
         if workflow is None and value is not None:
@@ -234,7 +238,7 @@ def _use_local_settings() -> None:
 
 
 def _path(argument: str, value: object) -> Path:
-    if not isinstance(value, (str, PathLike)) or not str(value):
+    if not isinstance(value, (str, PathLike)) or not str(value) or "\0" in str(value):
         raise ArgumentError(f"`{argument}` is {value!r}; give the path of a folder")
     return Path(value)
 
@@ -277,7 +281,18 @@ def _parameters(given: object, definition: Mapping[str, Any], output: Path) -> d
             raise ArgumentError(
                 f"`parameters`: the workflow has no parameter {name!r}; it has {', '.join(known) or 'none'}"
             )
+        _check_json(name, (given or {})[name])
     return with_directories_in(output, given or {}, definition)
+
+
+def _check_json(parameter: str, value: object) -> None:
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ArgumentError(
+            f"`parameters`: `{parameter}` is {value!r:.200}; give text, numbers, booleans, None, lists and "
+            "dictionaries of these"
+        ) from error
 
 
 def _classes(argument: str, value: object) -> "PromptFile":

@@ -47,7 +47,9 @@ _SECRET_FIELD = re.compile(
 )
 _OF_BUCKETS = ("s3", "gs", "gcs")
 _GCS_SECONDS = 15
-_SECRET_VARIABLE = re.compile(r"(?i)^(aws|azure|google|gcs|hf|moondream2)_.*(key|token|secret|password|sas)")
+_SECRET_VARIABLE = re.compile(
+    r"(?i)^(aws|azure|google|gcs|hf|moondream2|roboflow|fsspec)_.*(key|token|secret|password|sas)"
+)
 
 
 class AddressError(Exception):

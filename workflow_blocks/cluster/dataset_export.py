@@ -15,13 +15,13 @@ from typing import Any, Literal, get_args
 
 import pyarrow as pa
 
-from workflow_blocks.cluster.addresses import name_of
+from workflow_blocks.cluster.addresses import name_of, without_secrets
 from workflow_blocks.cluster.errors import ClusterError
 from workflow_blocks.cluster.fetch import FetchError, fetch
 from workflow_blocks.cluster.job_folder import JobFolder
 from workflow_blocks.cluster.manifest import Manifest
 from workflow_blocks.cluster.parts import rows_file
-from workflow_blocks.cluster.session import import_ray, quiet_data_context
+from workflow_blocks.cluster.session import import_ray, last_line, quiet_data_context
 from workflow_blocks.cluster.store import Store
 from workflow_blocks.datasets.class_names import check_class_name
 from workflow_blocks.datasets.coco_file import annotations_of_image, categories_of, entry_of_image
@@ -40,6 +40,7 @@ EXPORT_FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)
 _SHARDS = "shards"
 _THREADS = 16
 _MAX_SHARD_BYTES = 2**27
+_COLUMNS = ["id", "uri", "width", "height", "error", "detections"]
 _TABLE_SCHEMA = pa.schema(
     [
         ("image_id", pa.int64()),
@@ -89,9 +90,20 @@ def export_dataset(export: Export) -> ExportSummary:
     """Writes a dataset, on the Ray cluster that this process is connected to.
 
     Raises:
-        ClusterError: the results have no rows, several outputs have detections, or the output has files.
+        ClusterError: the results have no rows, several outputs have detections, the output has files, or one
+            of both cannot be used.
     """
     manifest, parts = check_export(export)
+    try:
+        return _export(export, manifest, parts)
+    except OSError as error:
+        reason = without_secrets(error.strerror or str(error))
+        raise ClusterError(
+            f"the results cannot be read, or {export.output.address} not written: {reason}"
+        ) from error
+
+
+def _export(export: Export, manifest: Manifest, parts: Sequence[int]) -> ExportSummary:
     class_names = _classes(export, parts)
     for name in class_names:
         try:
@@ -123,7 +135,7 @@ def check_export(export: Export) -> tuple[Manifest, list[int]]:
     if not parts:
         raise ClusterError(f"{export.results.address} has no rows yet")
     export.output.check_writable()
-    if any(name for name in export.output.names() if name != _SHARDS):
+    if any(export.output.names()):
         raise ClusterError(f"{export.output.address} is not empty; give another --output")
     return manifest, parts
 
@@ -137,8 +149,11 @@ def _on_ray(function: Callable[[int], dict[str, Any]], parts: Sequence[int]) -> 
         return {"json": [json.dumps(function(int(part))) for part in batch["part"]]}
 
     dataset = ray.data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts))
-    for row in dataset.map_batches(each, batch_size=1).iter_rows():
-        yield json.loads(row["json"])
+    try:
+        for row in dataset.map_batches(each, batch_size=1).iter_rows():
+            yield json.loads(row["json"])
+    except ray.exceptions.RayError as error:
+        raise ClusterError(f"the dataset cannot be written: {last_line(error)}") from error
 
 
 def _classes(export: Export, parts: Sequence[int]) -> tuple[str, ...]:
@@ -193,7 +208,7 @@ def _write_part(
     export: Export, manifest: Manifest, class_names: tuple[str, ...], part: int
 ) -> dict[str, Any]:
     """Writes the images of a part and their shards."""
-    rows = export.results.read_table(rows_file(part), ["id", "uri", "error", "detections"]).to_pylist()
+    rows = export.results.read_table(rows_file(part), _COLUMNS).to_pylist()
     failures: dict[str, str] = {}
     shards = _Shards(export, class_names, part)
 
@@ -225,6 +240,11 @@ def _labelled(export: Export, class_names: Sequence[str], number: int, row: Mapp
     original = fetch(row["uri"])
     image = decode_image(original)
     height, width = image.shape[:2]
+    if (width, height) != (row["width"], row["height"]):
+        raise DatasetError(
+            f"it has changed since the job: {width} x {height} pixels, and {row['width']} x {row['height']} "
+            "before"
+        )
     name = name_of(row["uri"])
     suffix = ".png" if PurePosixPath(name).suffix.lower() == ".png" else ".jpg"
     boxes = [box for box in row["detections"] if export.detections in (None, box["output"])]

@@ -23,6 +23,7 @@ from workflow_blocks.cluster.session import (
     check_capacity,
     fitting_workers,
     import_ray,
+    last_line,
     quiet_data_context,
     ray_session,
 )
@@ -248,7 +249,7 @@ def _failure_of_parts(
             pass
     except ray.exceptions.RayError as error:
         reason = _why_useless(keeper)
-        reason = reason or f"a worker failed: {_last_line(error)}; the same command continues the job"
+        reason = reason or f"a worker failed: {last_line(error)}; the same command continues the job"
         return reason, without_secrets(str(error))
     return None
 
@@ -260,11 +261,6 @@ def _why_useless(keeper: Any) -> str | None:
         reason: str | None = ray.get(keeper.useless.remote(), timeout=10)
         return reason
     return None
-
-
-def _last_line(error: Exception) -> str:
-    lines = [line for line in str(getattr(error, "cause", None) or error).splitlines() if line.strip()]
-    return without_secrets(lines[-1].strip() if lines else type(error).__name__)
 
 
 def _in_background(run: Callable[[], None]) -> "Future[None]":

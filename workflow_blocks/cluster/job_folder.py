@@ -6,10 +6,10 @@ its failed rows. A part is done when its file of rows is there.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 import pyarrow as pa
@@ -17,7 +17,8 @@ import pyarrow as pa
 from workflow_blocks.blocks.common.masking import MASK
 from workflow_blocks.cluster.addresses import AddressError, is_secret_name, resolved, without_secrets
 from workflow_blocks.cluster.errors import ClusterError
-from workflow_blocks.cluster.manifest import Images, Manifest, write_manifest
+from workflow_blocks.cluster.manifest import FOLDER as MANIFEST_FOLDER
+from workflow_blocks.cluster.manifest import Images, Manifest, is_manifest_file, write_manifest
 from workflow_blocks.cluster.parts import FAILURES_FOLDER, ROWS_FOLDER, failures_file, part_of
 from workflow_blocks.cluster.rows import SCHEMA
 from workflow_blocks.cluster.store import Store
@@ -30,6 +31,8 @@ SUMMARY_FILE = "summary.json"
 FAILURE_COLUMNS = ["id", "uri", "error", "worker"]
 _SECRET_KINDS = {"secret", "roboflow_api_key"}
 _READERS = 32
+# Stands for a job whose results are being removed.
+_REMOVED = {"state": "removed"}
 
 
 class JobFolder:
@@ -52,15 +55,16 @@ class JobFolder:
         Raises:
             ClusterError: the folder holds results of another job, or cannot be written.
         """
+        self._refuse_source(source)
         self.store.check_writable()
         with _errors_of(self.store):
             earlier = self._job()
-            if earlier is None and any(self.store.names(ROWS_FOLDER)):
+            if earlier is None and (theirs := self._file_of_others()):
                 raise ClusterError(
-                    f"{self.store.address}/{ROWS_FOLDER} exists, and no job of this version made it; give "
+                    f"{self.store.address}/{theirs} exists, and no job of this version made it; give "
                     "another --output"
                 )
-        if earlier is None or again:
+        if earlier is None or earlier == _REMOVED or again:
             return None
         self._refuse_another(earlier, _fingerprint(definition, parameters), source)
         return Manifest(**earlier["manifest"])
@@ -88,6 +92,8 @@ class JobFolder:
             ClusterError: the folder cannot be written.
         """
         with _errors_of(self.store):
+            if images.is_table and _resolved(self.store.address).startswith(f"{_resolved(source)}/"):
+                raise _source_is_output(source, self.store)
             if self._job() is not None:
                 self._remove_all()
             manifest = write_manifest(self.store, images, n_workers, batch_size)
@@ -106,36 +112,37 @@ class JobFolder:
     def parts_done(self) -> set[int]:
         """The parts whose rows are written. What killed workers left unfinished is removed."""
         done = set()
-        for name in self.store.names(ROWS_FOLDER):
-            part = part_of(name)
-            if part is not None:
-                done.add(part)
-            elif name.startswith(".") and name.endswith(".part"):
-                self.store.remove(f"{ROWS_FOLDER}/{name}")
+        with _errors_of(self.store):
+            for name in self.store.names(ROWS_FOLDER):
+                part = part_of(name)
+                if part is not None:
+                    done.add(part)
+                elif _is_unfinished(name):
+                    self.store.remove(f"{ROWS_FOLDER}/{name}")
         return done
 
     def write_failures(self) -> int:
         """Writes the failed rows of all parts into one file, and returns how many they are."""
-        parts = sorted(
-            part for name in self.store.names(FAILURES_FOLDER) if (part := part_of(name)) is not None
-        )
 
         def read(part: int) -> pa.Table:
             return self.store.read_table(failures_file(part), FAILURE_COLUMNS)
 
-        with ThreadPoolExecutor(_READERS) as threads:
+        with _errors_of(self.store), ThreadPoolExecutor(_READERS) as threads:
+            names = self.store.names(FAILURES_FOLDER)
+            parts = sorted(part for name in names if (part := part_of(name)) is not None)
             tables = list(threads.map(read, parts))
-        columns = pa.schema([SCHEMA.field(name) for name in FAILURE_COLUMNS])
-        failures = pa.concat_tables([columns.empty_table(), *tables])
-        self.store.write_table(FAILURES_FILE, failures)
+            columns = pa.schema([SCHEMA.field(name) for name in FAILURE_COLUMNS])
+            failures = pa.concat_tables([columns.empty_table(), *tables])
+            self.store.write_table(FAILURES_FILE, failures)
         return int(failures.num_rows)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
-        self.store.write(SUMMARY_FILE, f"{json.dumps(summary, indent=2)}\n".encode())
+        with _errors_of(self.store):
+            self.store.write(SUMMARY_FILE, f"{json.dumps(summary, indent=2)}\n".encode())
 
     def summary(self) -> dict[str, Any]:
         """The summary of the last run; empty without one."""
-        with suppress(ValueError):
+        with _errors_of(self.store), suppress(ValueError, TypeError):
             return dict(json.loads(self.store.read(SUMMARY_FILE) or b"{}"))
         return {}
 
@@ -147,18 +154,42 @@ class JobFolder:
         """
         with _errors_of(self.store):
             job = self._job()
-        if job is None:
+        if job is None or job == _REMOVED:
             raise ClusterError(f"{self.store.address} has no results of workflow-blocks run-cluster")
         return job
 
     def _job(self) -> dict[str, Any] | None:
         content = self.store.read(JOB_FILE)
-        try:
-            return None if content is None else json.loads(content)
-        except ValueError as error:
-            raise ClusterError(
-                f"{self.store.address}/{JOB_FILE} is damaged; give another --output"
-            ) from error
+        if content is None:
+            return None
+        with suppress(ValueError, RecursionError):
+            job = json.loads(content)
+            if job == _REMOVED or _is_job(job):
+                return dict(job)
+        raise ClusterError(f"{self.store.address}/{JOB_FILE} is not of a job; give another --output")
+
+    def _file_of_others(self) -> str | None:
+        """A file or folder that a job would write over, in a folder without a job."""
+        if any(self.store.names(ROWS_FOLDER)):
+            return ROWS_FOLDER
+        # A job that was killed when it started has left its manifest.
+        own = {name.rpartition("/")[2] for name in (MANIFEST_FOLDER, FAILURES_FOLDER)}
+        theirs = [
+            name for name in self.store.names(JOB_FOLDER) if name not in own and not _is_unfinished(name)
+        ]
+        return next((f"{JOB_FOLDER}/{name}" for name in theirs), None) or next(
+            (name for name in (FAILURES_FILE, SUMMARY_FILE) if self.store.exists(name)), None
+        )
+
+    def _refuse_source(self, source: str) -> None:
+        """Refuses an input that a job in this folder writes or removes."""
+        own = [_resolved(self.store.address)]
+        own += [f"{own[0]}/{name}" for name in (FAILURES_FILE, SUMMARY_FILE)]
+        place = _resolved(source)
+        if place in own or any(
+            f"{place}/".startswith(f"{own[0]}/{name}/") for name in (ROWS_FOLDER, JOB_FOLDER)
+        ):
+            raise _source_is_output(source, self.store)
 
     def _refuse_another(self, earlier: Mapping[str, Any], key: str, source: str) -> None:
         differs = None
@@ -173,10 +204,50 @@ class JobFolder:
             )
 
     def _remove_all(self) -> None:
-        self.store.remove_folder(ROWS_FOLDER)
+        """Removes what a job has made. If this is killed, the next job removes the rest."""
+        self.store.write(JOB_FILE, json.dumps(_REMOVED).encode())
+        self._remove_files_in(ROWS_FOLDER, lambda name: part_of(name) is not None)
+        self._remove_files_in(FAILURES_FOLDER, lambda name: part_of(name) is not None)
+        self._remove_files_in(MANIFEST_FOLDER, is_manifest_file)
         for name in (FAILURES_FILE, SUMMARY_FILE):
             self.store.remove(name)
-        self.store.remove_folder(JOB_FOLDER)
+
+    def _remove_files_in(self, folder: str, is_own: Callable[[str], bool]) -> None:
+        names = list(self.store.names(folder))
+        own = [name for name in names if is_own(name) or _is_unfinished(name)]
+        if own == names:
+            self.store.remove_folder(folder)
+            return
+        with ThreadPoolExecutor(_READERS) as threads:
+            for _ in threads.map(lambda name: self.store.remove(f"{folder}/{name}"), own):
+                pass
+
+
+def _is_job(job: object) -> bool:
+    if not isinstance(job, dict) or not all(
+        isinstance(job.get(name), str) for name in ("fingerprint", "input")
+    ):
+        return False
+    manifest = job.get("manifest")
+    names = {one.name for one in fields(Manifest)}
+    return (
+        isinstance(manifest, dict)
+        and manifest.keys() == names
+        and all(type(value) is int and value >= 0 for value in manifest.values())
+        and manifest["part_rows"] > 0
+    )
+
+
+def _is_unfinished(name: str) -> bool:
+    """Whether a file is one that a killed worker was writing."""
+    return name.startswith(".") and name.endswith(".part")
+
+
+def _source_is_output(source: str, store: Store) -> ClusterError:
+    return ClusterError(
+        f"the input {without_secrets(source)} is among what a job writes in {store.address}; give another "
+        "--output"
+    )
 
 
 def _resolved(source: str) -> str:

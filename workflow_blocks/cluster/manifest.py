@@ -6,6 +6,7 @@ a part that is written twice, by a worker and by another that took its place, st
 
 import hashlib
 import os
+import re
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -318,6 +319,11 @@ class _PartWriter:
         self._store.write(_file_of(self._n_files), buffer.getvalue())
         self._n_files += 1
         self._rows = []
+
+
+def is_manifest_file(name: str) -> bool:
+    """Whether a file of this name, without its folder, is one of a manifest."""
+    return re.fullmatch(r"\d{6,}\.parquet", name) is not None
 
 
 def _file_of(number: int) -> str:

@@ -163,3 +163,9 @@ def _why_not_connected(address: str | None, error: Exception) -> str:
     if address is None:
         return f"Ray does not start on this machine: {reason}"
     return f"no Ray cluster at {address}: {reason}"
+
+
+def last_line(error: Exception) -> str:
+    """What an error of Ray says of the task that failed, without credentials."""
+    lines = [line for line in str(getattr(error, "cause", None) or error).splitlines() if line.strip()]
+    return without_secrets(lines[-1].strip() if lines else type(error).__name__)

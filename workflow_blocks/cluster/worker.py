@@ -23,7 +23,7 @@ from workflow_blocks.inference_host.engine import make_engine, make_model_manage
 from workflow_blocks.running.errors import FileError, reason_of
 from workflow_blocks.running.parameters import BATCH_INPUT, IMAGE_NAME_PARAMETER, image_input
 from workflow_blocks.running.settings import check_settings
-from workflow_blocks.running.sinks import check_sinks
+from workflow_blocks.running.sinks import check_sinks, message_outputs
 
 # Decoded images of one run together, so that a batch of large photographs fits into memory: 400 MB.
 MAX_PIXELS_AT_ONCE = 2**27
@@ -189,6 +189,9 @@ class WorkflowRunner:
         try:
             check_sinks(self._definition, outputs)
             result.detections, result.outputs = split_outputs(outputs)
+            for name in message_outputs(self._definition) & result.outputs.keys():
+                # Errors of services quote addresses and headers.
+                result.outputs[name] = _without_secrets(result.outputs[name])
             table_of([result])
         except FileError as error:
             return self._failed(loaded, reason_of(error))
@@ -233,3 +236,10 @@ def _use_threads(cpus: float) -> None:
     n_threads = max(1, round(cpus))
     torch.set_num_threads(n_threads)
     cv2.setNumThreads(n_threads)
+
+
+def _without_secrets(value: Any) -> Any:
+    """A sink's message, or those of all crops."""
+    if isinstance(value, list):
+        return [_without_secrets(item) for item in value]
+    return without_secrets(value) if isinstance(value, str) else value

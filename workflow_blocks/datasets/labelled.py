@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -62,14 +63,14 @@ def _coco(folder: Path, names: tuple[str, ...]) -> LabelledImages | None:
         for file in (folder / name / "_annotations.coco.json", folder / name / "annotations.json"):
             if file.is_file():
                 return read_coco(file, file.parent)
-        files = sorted((folder / "annotations").glob(f"*{name}*.json"))
+        files = sorted((folder / "annotations").glob(f"*{escape(name)}*.json"))
         # In `instances_val2017.json`, the images are in `val2017`.
         own = {file: file.stem[file.stem.index(name) :] for file in files}
         places = {
             file: [
                 base / one for one in dict.fromkeys((own[file], name)) for base in (folder, folder / "images")
             ]
-            + [*sorted(folder.glob(f"{name}20??")), folder / "images"]
+            + [*sorted(folder.glob(f"{escape(name)}20??")), folder / "images"]
             for file in files
         }
         files = [file for file in files if any(place.is_dir() for place in places[file])]
@@ -105,7 +106,7 @@ def _yolo(folder: Path, names: tuple[str, ...]) -> LabelledImages | None:
     document = read_data_yaml(file)
     for images in _images_of_yolo(folder, names, document):
         if any(map(has_labels, images)):
-            return read_yolo(file, document["names"], images)
+            return read_yolo(file, document["names"], images, has_key_points="kpt_shape" in document)
     return None
 
 
@@ -135,7 +136,9 @@ def _images_at(place: Path, folder: Path, and_below: bool) -> list[Path]:
     """The images in a folder, or also in the folders below it, or those that a text file lists."""
     if not place.is_file():
         return _images_in(place, and_below)
-    return [folder / line.strip() for line in read_lines(place) if line.strip()]
+    return [
+        folder / line.strip() for line in read_lines(place) if (folder / line.strip()).name and line.strip()
+    ]
 
 
 def _pascal_voc(folder: Path, names: tuple[str, ...]) -> LabelledImages | None:

@@ -31,7 +31,8 @@ def read_coco(file: Path, images_folder: Path) -> LabelledImages:
     """
     document = _read(file)
     dataset = LabelledImages([])
-    classes = _classes(dataset, document["categories"], file)
+    used = {_key(entry.get("category_id")) for entry in document["annotations"] if isinstance(entry, dict)}
+    classes = _classes(dataset, document["categories"], used, file)
     by_image: dict[object, list[Label]] = defaultdict(list)
     known = {_key(entry.get("id")) for entry in document["images"] if isinstance(entry, dict)}
     for index, entry in enumerate(document["annotations"]):
@@ -57,7 +58,12 @@ def read_coco(file: Path, images_folder: Path) -> LabelledImages:
             continue
         seen.add(_key(entry.get("id")))
         path = images_folder / name
-        if not path.resolve().is_relative_to(images_folder.resolve()):
+        try:
+            is_inside = path.resolve().is_relative_to(images_folder.resolve())
+        except (OSError, ValueError, RuntimeError):
+            dataset.note(file, f"images[{index}]", f"left out: {name!r} cannot be the name of a file")
+            continue
+        if not is_inside:
             dataset.note(file, f"images[{index}]", f"left out: {name!r} is outside of {images_folder}")
             continue
         if path in paths:
@@ -88,14 +94,17 @@ def _read(file: Path) -> dict[str, list[Any]]:
     return fields
 
 
-def _classes(dataset: LabelledImages, categories: list[Any], file: Path) -> dict[object, int]:
-    """Class ids by the ids of categories."""
+def _classes(
+    dataset: LabelledImages, categories: list[Any], used: set[object], file: Path
+) -> dict[object, int]:
+    """Class ids by the ids of categories. A parent of others is a class if there are annotations of it."""
     entries = [entry if isinstance(entry, dict) else {} for entry in categories]
     names, parents = ([_key(entry.get(field)) for entry in entries] for field in ("name", "supercategory"))
     kept = [
         index
         for index, (name, parent) in enumerate(zip(names, parents, strict=True))
-        if not (parent in _NO_PARENT and name in set(parents) - set(_NO_PARENT))
+        if _key(entries[index].get("id")) in used
+        or not (parent in _NO_PARENT and name in set(parents) - set(_NO_PARENT))
     ]
     places = [f"categories[{index}]" for index in kept]
     ids = class_ids_of(dataset, [entries[index].get("name") for index in kept], places, file)
@@ -125,12 +134,12 @@ def _label(entry: Any, classes: dict[object, int], place: str) -> tuple[object, 
     if category not in classes:
         raise ValueError(f"there is no category with the id {category!r}")
     box = (x, y, x + width, y + height)
-    return _key(entry["image_id"]), Label(place, box, classes[category], bool(entry.get("iscrowd", 0)))
+    return _key(entry["image_id"]), Label(place, box, classes[category], entry.get("iscrowd") in (1, "1"))
 
 
 def _numbers(bbox: Any) -> tuple[float, float, float, float]:
     try:
-        x, y, width, height = (float(value) for value in bbox)
+        x, y, width, height = (float(value) for value in (bbox if isinstance(bbox, list) else ()))
     except (TypeError, ValueError, OverflowError):
         width = height = -1.0
     if not (width >= 0 <= height and all(map(math.isfinite, (x, y, width, height)))):
@@ -141,5 +150,7 @@ def _numbers(bbox: Any) -> tuple[float, float, float, float]:
 
 
 def _key(value: object) -> object:
-    """An id as a key; ids are numbers, but some tools write text."""
+    """An id as a key; ids are numbers, but some tools write text, and some 1.0 for 1."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
     return value if value is None or isinstance(value, (int, str)) else repr(value)

@@ -98,6 +98,8 @@ def size_of_image(dataset: LabelledImages, path: Path) -> tuple[int, int] | None
     that these, other than JPEG, are decoded.
     """
     try:
+        if path.exists() and not path.is_file():  # a pipe would wait for ever
+            raise ImageFileError("it is no regular file")
         with Image.open(path, formats=FORMATS) as picture:
             if picture.getexif().get(_ORIENTATION) not in _TURNED:
                 return picture.size

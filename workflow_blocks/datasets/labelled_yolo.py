@@ -31,8 +31,8 @@ def read_data_yaml(file: Path) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise DatasetError(f"{file} is not YAML: {error}") from error
     names = document.get("names") if isinstance(document, dict) else None
-    if isinstance(names, dict) and names and all(key in range(_MAX_CLASSES) for key in names):
-        names = [names.get(index, f"class {index}") for index in range(max(names) + 1)]
+    if isinstance(names, dict) and names:
+        names = _listed({_class_number(key): name for key, name in names.items()})
     if not isinstance(names, list) or not names:
         raise DatasetError(f"{file} has no list `names` of classes")
     return {
@@ -41,7 +41,26 @@ def read_data_yaml(file: Path) -> dict[str, Any]:
     }
 
 
-def read_yolo(file: Path, names: list[str | None], images: list[Path]) -> LabelledImages:
+def _class_number(key: object) -> int | None:
+    """The number of a class, which YAML may give as 1, 1.0 or "1"."""
+    if isinstance(key, str) and key.strip().isdecimal():
+        key = float(key)
+    if isinstance(key, (int, float)) and not isinstance(key, bool) and key in range(_MAX_CLASSES):
+        return int(key)
+    return None
+
+
+def _listed(names: dict[int | None, Any]) -> list[Any] | None:
+    """The names by their numbers; None if one has no number."""
+    numbers = [number for number in names if number is not None]
+    if len(numbers) < len(names):
+        return None
+    return [names.get(number, f"class {number}") for number in range(max(numbers) + 1)]
+
+
+def read_yolo(
+    file: Path, names: list[str | None], images: list[Path], has_key_points: bool = False
+) -> LabelledImages:
     """Reads the label file of each image: `labels` in place of the last `images` in its path, or beside it.
 
     Rows of segmentations are read as their boxes. Rows that cannot be read are noted as problems. An image
@@ -51,6 +70,7 @@ def read_yolo(file: Path, names: list[str | None], images: list[Path]) -> Labell
         file: `data.yaml`, for notes about classes.
         names: the classes, in the order of their ids.
         images: the files of the images.
+        has_key_points: whether rows are a box and key points; otherwise more numbers are those of a polygon.
     """
     dataset = LabelledImages([])
     ids = class_ids_of(dataset, names, [f"class {index}" for index in range(len(names))], file)
@@ -58,7 +78,7 @@ def read_yolo(file: Path, names: list[str | None], images: list[Path]) -> Labell
         size = size_of_image(dataset, path)
         if size is not None:
             labels_file = _labels_of(path)
-            labels = _labels(dataset, labels_file, ids, size) if labels_file.exists() else []
+            labels = _labels(dataset, labels_file, ids, size, has_key_points)
             if labels is not None:
                 add_image(dataset, path, size, labels, labels_file)
     with_image = {_labels_of(path) for path in images}
@@ -78,7 +98,7 @@ def _labels_of(path: Path) -> Path:
     parts = list(path.parts)
     if "images" in parts[:-1]:
         parts[len(parts) - 2 - parts[:-1][::-1].index("images")] = "labels"
-    return Path(*parts).with_suffix(".txt")
+    return Path(*parts).parent / f"{path.stem}.txt"
 
 
 def read_lines(file: Path) -> list[str]:
@@ -88,6 +108,8 @@ def read_lines(file: Path) -> list[str]:
         DatasetError: it cannot be read, or is not UTF-8.
     """
     try:
+        if file.exists() and not file.is_file():  # a pipe would wait for ever
+            raise DatasetError(f"{file} cannot be read: it is no regular file")
         return file.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise DatasetError(f"{file} cannot be read: {error.strerror}") from error
@@ -96,8 +118,10 @@ def read_lines(file: Path) -> list[str]:
 
 
 def _labels(
-    dataset: LabelledImages, file: Path, ids: list[int | None], size: tuple[int, int]
+    dataset: LabelledImages, file: Path, ids: list[int | None], size: tuple[int, int], has_key_points: bool
 ) -> list[Label] | None:
+    if not file.exists():
+        return []
     try:
         lines = read_lines(file)
     except DatasetError as error:
@@ -107,13 +131,15 @@ def _labels(
     for number, line in enumerate(lines, start=1):
         if line.strip():
             try:
-                labels.append(_label(line, f"line {number}", ids, size))
+                labels.append(_label(line, f"line {number}", ids, size, has_key_points))
             except ValueError as error:
                 dataset.note(file, f"line {number}", f"left out: {error}")
     return labels
 
 
-def _label(line: str, place: str, ids: list[int | None], size: tuple[int, int]) -> Label:
+def _label(
+    line: str, place: str, ids: list[int | None], size: tuple[int, int], has_key_points: bool
+) -> Label:
     words = line.split()
     try:
         number, *values = (float(word) for word in words)
@@ -126,7 +152,7 @@ def _label(line: str, place: str, ids: list[int | None], size: tuple[int, int]) 
         raise ValueError(f"the class {words[0]} is left out")
     if len(values) < 4 or not all(map(math.isfinite, values)):
         raise ValueError(f"{line[:60]!r} has no box; a row is class, x, y, width, height")
-    if len(values) in (4, 5):  # a fifth number is a confidence
+    if has_key_points or len(values) in (4, 5):  # a fifth number is a confidence
         x, y, width, height = values[:4]
         if width < 0 or height < 0:
             raise ValueError(f"{line[:60]!r} has a negative size")

@@ -187,8 +187,7 @@ def detect_in(
                 found = Found(boxes, confidence, names, time.perf_counter() - before)
                 if file is None:
                     file = opened.enter_context(_start(output, settings, again))
-                file.write(_line(key, found))
-                file.flush()
+                _append(file, _line(key, found), output)
                 result.found[index] = done[key] = found
             except (RunError, ParameterError, SettingsError):
                 raise
@@ -273,6 +272,16 @@ def _start(output: Path, settings: Any, again: bool) -> BinaryIO:
         _write_settings(output, settings)
         return (output / DETECTIONS_FILE).open("ab")
     except OSError as error:
+        raise _cannot_write(output, error) from error
+
+
+def _append(file: BinaryIO, line: bytes, output: Path) -> None:
+    try:
+        file.write(line)
+        file.flush()
+    except OSError as error:
+        with contextlib.suppress(OSError):  # it would try to write the line again
+            file.close()
         raise _cannot_write(output, error) from error
 
 

@@ -61,7 +61,8 @@ def parse_prompt_file(document: object, source: str) -> PromptFile:
     classes: PromptsOfClasses = {}
     for name, own in prompts.items():
         texts = [own] if isinstance(own, str) else own
-        if not isinstance(texts, list) or not texts or not _are_texts(texts) or not name.strip():
+        is_name = isinstance(name, str) and bool(name.strip())
+        if not isinstance(texts, list) or not texts or not _are_texts(texts) or not is_name:
             raise RunError(
                 f"{source}: the class {name!r} has the prompts {own!r}; give text, or a list of texts"
             )

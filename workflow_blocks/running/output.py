@@ -49,6 +49,10 @@ class Record:
     made: list[str] | None = None
 
 
+class _NotOfARunError(Exception):
+    """The record is not one that a run has written."""
+
+
 class OutputFolder:
     """The folder that a run writes to."""
 
@@ -80,10 +84,10 @@ class OutputFolder:
             self._sinks = [folder for folder in resolved if folder.path.is_relative_to(self._root)]
             self._read()
             self._refuse_files_of_others()
-        except (TypeError, AttributeError) as error:
+        except _NotOfARunError as error:
             raise RunError(f"{path / PROGRESS_FILE} is not of a run; give another --output") from error
-        except UnicodeError as error:
-            raise RunError(f"the name of {shown(path)} is not UTF-8; give another --output") from error
+        except ValueError as error:
+            raise RunError(f"{shown(path)} cannot be the name of a folder; give another --output") from error
         except OSError as error:
             raise RunError(f"{path} cannot be used: {error.strerror}; give another --output") from error
 
@@ -213,11 +217,14 @@ class OutputFolder:
             lines = (self.path / PROGRESS_FILE).read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
             return
+        except UnicodeDecodeError as error:
+            raise _NotOfARunError from error
         for line in filter(None, lines):
             try:
                 entry = json.loads(line)
             except ValueError:
                 continue  # unfinished, because a run was killed
+            _check_paths(entry)
             if "file" in entry:
                 self._records[entry["file"]] = Record(**entry)
             elif "sink_folders" in entry:
@@ -292,6 +299,36 @@ class OutputFolder:
             return
         for name in record.made:
             _remove_file(folder / name, self.path)
+
+
+def _check_paths(entry: object) -> None:
+    """Checks a line of the record: what it names may be removed, so it must be inside of the folder.
+
+    Raises:
+        _NotOfARunError: a run does not write such a line.
+    """
+    if not isinstance(entry, dict):
+        raise _NotOfARunError
+    lists = [
+        entry.get(name) for name in ("sink_folders", "sink_files", "files_of_others", "files_of_unknown")
+    ]
+    names = [name for names in lists if names is not None for name in _texts(names)]
+    if "file" in entry:
+        if not {"file", "results"} <= entry.keys() <= {"file", "results", "sha256", "made"}:
+            raise _NotOfARunError
+        results, sha256, made = entry["results"], entry.get("sha256"), entry.get("made")
+        _texts([entry["file"], results, *([] if sha256 is None else [sha256])])
+        if len(Path(results).parts) != 1 or Path(results).is_absolute():
+            raise _NotOfARunError
+        names += [results, *_texts(made or [])]
+    if any(Path(name).is_absolute() or ".." in Path(name).parts for name in names):
+        raise _NotOfARunError
+
+
+def _texts(value: object) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise _NotOfARunError
+    return value
 
 
 def refuse_inputs_inside(folders: Sequence[Path], files: Sequence[Path]) -> None:

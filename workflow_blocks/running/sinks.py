@@ -26,17 +26,26 @@ def sink_outputs(definition: Mapping[str, Any], status: str) -> dict[str, str]:
         status: what sinks call it: `error_status` or `throttling_status`.
     """
     names = {str(entry.get("selector")): entry["name"] for entry in definition["outputs"]}
-    steps = [step.get("name") for step in definition["steps"] if step.get("type") in sink_types()]
     return {
         names[f"$steps.{step}.{status}"]: names.get(f"$steps.{step}.message", "")
-        for step in steps
+        for step in _sinks_of(definition)
         if f"$steps.{step}.{status}" in names
     }
+
+
+def message_outputs(definition: Mapping[str, Any]) -> set[str]:
+    """The workflow's outputs that give the message of a sink."""
+    selectors = {f"$steps.{step}.message" for step in _sinks_of(definition)}
+    return {entry["name"] for entry in definition["outputs"] if entry.get("selector") in selectors}
 
 
 def is_true(output: object) -> bool:
     """Whether an output is true, or one of its items if crops or slices made it a list."""
     return any(map(is_true, output)) if isinstance(output, list) else output is True
+
+
+def _sinks_of(definition: Mapping[str, Any]) -> list[str]:
+    return [str(step.get("name")) for step in definition["steps"] if step.get("type") in sink_types()]
 
 
 @cache
