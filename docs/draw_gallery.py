@@ -32,7 +32,7 @@ from workflow_blocks.running.files import SAMPLE_IMAGES
 FOLDER = Path("docs/gallery")
 SAMPLE_VIDEO = Path("workflow_blocks/sample_video/crossing.mp4")
 HEIGHT, GAP, JPEG_QUALITY = 360, 8, 85
-PROMPTS = ["car", "lion", "frog"]
+PROMPTS = ["car", "elephant", "tree"]
 ANIMALS = ["lion", "elephant", "panda", "frog", "owl"]
 VEHICLES = {"vehicle": ["car", "bus", "taxi"]}
 # The playground's page, in CSS pixels.
@@ -62,7 +62,7 @@ def detect_visualize_export() -> list[UInt8Array]:
 
 
 def count_by_prompt() -> list[UInt8Array]:
-    prompts = ["lion", "frog", "car"]
+    prompts = ["elephant", "tree", "car"]
     return [picture("count_by_prompt", image, prompts=prompts) for image in samples("zoo", "street")]
 
 
@@ -139,7 +139,7 @@ def alert_when_present() -> list[UInt8Array]:
     with HTTPServer(("127.0.0.1", 0), Receiver) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/"
-        run("alert_when_present", image=samples("zoo")[0], prompts=["lion"], url=url)
+        run("alert_when_present", image=samples("zoo")[0], prompts=["elephant"], url=url)
         server.shutdown()
     data = np.frombuffer(base64.b64decode(received[0]["picture_jpeg_base64"]), np.uint8)
     return [np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)]
@@ -163,7 +163,7 @@ def track_and_count_video() -> list[UInt8Array]:
 
 def prompts_per_image() -> list[UInt8Array]:
     # Colours follow the class ids, which are places in the list of an image.
-    prompts = [["car"], ["lion", "frog"]]
+    prompts = [["car"], ["elephant", "owl"]]
     results = run("prompts_per_image", image=samples("street", "zoo"), prompts=prompts)
     return [result["visualization"].numpy_image for result in results]
 
@@ -206,7 +206,7 @@ def caption_and_tag() -> list[UInt8Array]:
 
 
 def count_by_pointing() -> list[UInt8Array]:
-    return [picture("count_by_pointing", image, prompts=["lion", "frog"]) for image in samples("zoo")]
+    return [picture("count_by_pointing", image, prompts=["car", "tree"]) for image in samples("street")]
 
 
 def classify_crops() -> list[UInt8Array]:

@@ -65,14 +65,14 @@ def test_the_help_of_a_definition_lists_its_parameters(name):
 def test_the_help_shows_defaults_as_one_types_them():
     text = help_of("run", "count_by_prompt")
 
-    assert "[default: car lion]" in text
+    assert "[default: car elephant]" in text
     assert "[default: moondream2-demo]" in text
 
 
 def test_the_help_of_demo_shows_its_own_defaults():
     text = help_of("demo")
 
-    assert 'car lion frog "wine glass"' in text
+    assert 'car elephant "soccer ball" "wine glass"' in text
     assert "[default: demo_output/dataset]" in text
 
 

@@ -68,6 +68,6 @@ def test_defaults_make_it_run_on_an_image_alone(run_workflow, tmp_path, monkeypa
 
     (result,) = run_workflow(definition(), serialize=True, image={"type": "file", "value": str(path)})
 
-    assert list(result["counts"]) == ["car", "lion"]
+    assert list(result["counts"]) == ["car", "elephant"]
     assert json.dumps([result["predictions"], result["counts"], result["table"]])
     assert list((tmp_path / "detections").glob("*.csv"))

@@ -176,19 +176,19 @@ def test_the_definition_of_the_front_page(clone, own_folder):
 
     results = clone / "results" / "my_workflow"
     found = [json.loads((results / path.name / "results.json").read_text()) for path in own_folder.iterdir()]
-    assert all(result["counts"].keys() == {"lion", "car"} for result in found)
-    assert any(result["counts"]["lion"] for result in found)
+    assert all(result["counts"].keys() == {"elephant", "car"} for result in found)
+    assert any(result["counts"]["elephant"] for result in found)
 
 
 def test_the_request_of_the_front_page(own_folder, clone, server, run_workflow):
     shutil.copy(own_folder / "zoo.jpg", clone / "photo.jpg")
     definition = json.loads((ROOT / "workflows" / "count_by_prompt.json").read_text())
-    (here,) = run_workflow(definition, image=cv2.imread(str(clone / "photo.jpg")), prompts=["lion"])
+    (here,) = run_workflow(definition, image=cv2.imread(str(clone / "photo.jpg")), prompts=["elephant"])
 
     (result,) = post(front_page_command("echo"), server)["outputs"]
 
     assert result["counts"] == here["counts"]
-    assert result["counts"]["lion"] > 0
+    assert result["counts"]["elephant"] > 0
 
 
 def test_every_definition_that_the_bundled_model_runs_has_both_commands():
@@ -225,7 +225,7 @@ def test_the_command_line_over_a_video(clone):
 def test_the_command_line_sends_an_alert(clone, alerts):
     run_command_line(COMMANDS["alert_when_present"][0])
 
-    assert re.match(r"Alert: {'lion': \d}, with a picture of \d+ bytes", alerts.readline())
+    assert re.match(r"Alert: {'elephant': \d}, with a picture of \d+ bytes", alerts.readline())
 
 
 @pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"alert_when_present"}))
@@ -240,7 +240,7 @@ def test_the_request_sends_an_alert(clone, server, alerts):
     (result,) = post(SETTINGS + COMMANDS["alert_when_present"][1], server)["outputs"]
 
     assert result["alert_failed"] is False
-    assert alerts.readline().startswith("Alert: {'lion': ")
+    assert alerts.readline().startswith("Alert: {'elephant': ")
 
 
 def test_every_definition_but_one_is_a_use_case():
@@ -266,4 +266,4 @@ def test_the_use_case_sends_an_alert(clone, alerts):
 
     run_use_case(clone, line)
 
-    assert alerts.readline().startswith("Alert: {'lion': ")
+    assert alerts.readline().startswith("Alert: {'elephant': ")

@@ -19,7 +19,7 @@ from workflow_blocks.running.report import detections_by_image, print_summary, w
 from workflow_blocks.settings_error import SettingsError
 
 WORKFLOW = "detect_visualize_export"
-DEFAULT_PROMPTS = ["car", "lion", "frog", "wine glass"]
+DEFAULT_PROMPTS = ["car", "elephant", "soccer ball", "wine glass"]
 
 
 def demo(

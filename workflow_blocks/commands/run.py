@@ -61,7 +61,7 @@ def run(
 ) -> None:
     """Runs a workflow over a folder of images and videos.
 
-    The workflow's parameters follow as --PARAMETER VALUE..., for instance --prompts lion "soccer ball".
+    The workflow's parameters follow as --PARAMETER VALUE..., for instance --prompts elephant "soccer ball".
     A second run skips the files that have results and did not change. If a file fails, the others are still
     processed, the failure is listed, and the exit code is 1. Folders that the workflow writes to
     (--..._directory) are in the results' folder unless you name them.

@@ -13,7 +13,7 @@ import { connectTabs } from "./tabs.js";
 
 const AT_ONCE = 2; // requests: while one image is searched, the next is on its way
 const TYPING_MS = 300; // after the last key, the name of a model counts as complete
-const FIRST_PROMPTS = ["car", "lion", "frog"];
+const FIRST_PROMPTS = ["car", "elephant", "wine glass"];
 const RUNTIMES = { workflow_blocks: "this plugin's runtime", inference: "Inference's own class" };
 
 const classes = new Classes(byId("classes"));
