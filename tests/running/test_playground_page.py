@@ -37,6 +37,9 @@ from workflow_blocks.evaluation.searches import read_prompts
 from workflow_blocks.running.playground.access import Access
 from workflow_blocks.running.playground.routes import add_playground
 
+# Red, green and yellow squares, of which one is found with a score far below the others.
+SCENE_OF_DIFFERENT_SCORES = 10
+
 pytestmark = needs_chromium
 
 
@@ -113,8 +116,8 @@ def test_the_first_view_is_ready_to_detect(open_page):
 
 def test_a_slider_acts_without_a_request_and_the_copied_definition_gives_the_same(open_page, server):
     page = open_page()
-    page.set_input_files("#files", scene_file())
-    add_class(page, "shape", "star")
+    page.set_input_files("#files", scene_file(SCENE_OF_DIFFERENT_SCORES))
+    add_class(page, "shape", "dog")
     detect(page)
     before = shown_boxes(page)
     scores = sorted(float(text.split()[-1]) for text, *_ in before if text.startswith("shape"))
@@ -125,8 +128,8 @@ def test_a_slider_acts_without_a_request_and_the_copied_definition_gives_the_sam
 
     after = shown_boxes(page)
     assert 0 < sum(text.startswith("shape") for text, *_ in after) < len(scores)
-    assert [box for box in after if box[0].startswith("star")] == [
-        box for box in before if box[0].startswith("star")
+    assert [box for box in after if box[0].startswith("dog")] == [
+        box for box in before if box[0].startswith("dog")
     ]
     assert requested == []
     page.click("#tab-definition")

@@ -68,7 +68,7 @@ def test_present_phrases_mean_something_and_absent_ones_seldom():
 
 def test_most_searches_are_for_what_is_not_there_and_never_miss_what_is(maker, tokenizer):
     rng = np.random.default_rng(0)
-    searches = [task for _ in range(50) for task in maker.tasks(rng, ITEMS) if task.skill == "detect"]
+    searches = [task for _ in range(100) for task in maker.tasks(rng, ITEMS) if task.skill == "detect"]
     tasks = {task.prompt.ids: task for task in searches}
 
     assert np.mean([task.found == () for task in searches]) > 0.6

@@ -165,7 +165,7 @@ def test_demo_with_own_images_and_prompts(own_folder):
 
     assert all(path.name in printed for path in own_folder.iterdir())
     assert "soccer ball" in printed
-    assert "elephant" not in printed
+    assert "wine glass" not in printed
 
 
 def test_the_definition_of_the_front_page(clone, own_folder):
