@@ -136,7 +136,7 @@ def test_a_slider_acts_without_a_request_and_the_copied_definition_gives_the_sam
     page.click("[data-copy=definition-text]")
     copied = json.loads(page.evaluate("navigator.clipboard.readText()"))
     page.click("#tab-images")
-    assert_same(after, as_shown(run_definition(server, copied)))
+    assert_same(after, as_shown(run_definition(server, copied, SCENE_OF_DIFFERENT_SCORES)))
 
 
 def test_the_python_code_gives_the_same(open_page, tmp_path, monkeypatch, capsys):
