@@ -22,7 +22,7 @@ from workflow_blocks.cluster.manifest import Images, Manifest, is_manifest_file,
 from workflow_blocks.cluster.parts import FAILURES_FOLDER, ROWS_FOLDER, failures_file, part_of
 from workflow_blocks.cluster.rows import SCHEMA
 from workflow_blocks.cluster.store import Store
-from workflow_blocks.running.parameters import kinds_of, parameter_inputs
+from workflow_blocks.running.parameters import kinds_of, objects_in, parameter_inputs
 
 JOB_FOLDER = "job"
 JOB_FILE = f"{JOB_FOLDER}/job.json"
@@ -298,8 +298,8 @@ def _job_without_secrets(
 
 def _parameters_of_classes(definition: Mapping[str, Any]) -> set[str]:
     """The parameters that fields of classes take, and those that are named as such fields."""
-    fields = [field for step in definition["steps"] if isinstance(step, dict) for field in step.items()]
-    taken = {value for name, value in fields if _is_of_classes(name) and isinstance(value, str)}
+    of_steps = [field for step in objects_in(definition["steps"]) for field in step.items()]
+    taken = {value for name, value in of_steps if _is_of_classes(name) and isinstance(value, str)}
     return {
         name for name in parameter_inputs(definition) if f"$inputs.{name}" in taken or _is_of_classes(name)
     }

@@ -10,6 +10,7 @@ from workflow_blocks.inference_host.runtime_choice import chosen_runtime
 from workflow_blocks.moondream2.settings import load_settings
 from workflow_blocks.package_ids import folder_of
 from workflow_blocks.running.errors import RunError
+from workflow_blocks.running.parameters import objects_in
 
 # The settings that change what is found.
 _SETTINGS = {"dtype", "max_crops", "refine_boxes"}
@@ -44,9 +45,9 @@ def models_of(definition: Mapping[str, Any], parameters: Mapping[str, Any]) -> l
     """
     values = {
         f"$inputs.{entry.get('name')}": parameters.get(str(entry.get("name")), entry.get("default_value"))
-        for entry in _objects_in(definition.get("inputs"))
+        for entry in objects_in(definition.get("inputs"))
     }
-    named = [step.get("model_version") for step in _objects_in(definition.get("steps"))]
+    named = [step.get("model_version") for step in objects_in(definition.get("steps"))]
     given = [values.get(name, name) for name in named if isinstance(name, str)]
     return list(dict.fromkeys(model for model in given if isinstance(model, str)))
 
@@ -67,10 +68,6 @@ def fingerprint(folder: Path) -> str:
     except OSError as error:
         raise RunError(f"the model {folder} cannot be read: {error.strerror or error}") from error
     return digest.hexdigest()
-
-
-def _objects_in(value: object) -> list[Mapping[str, Any]]:
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def _is_folder(path: Path) -> bool:

@@ -58,18 +58,20 @@ def parameter_inputs(definition: Mapping[str, Any]) -> dict[str, Mapping[str, An
 
 def _inputs(definition: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """A definition's inputs that have a name; the engine reports the others when it compiles."""
-    inputs = definition.get("inputs")
-    entries = inputs if isinstance(inputs, list) else []
-    return [e for e in entries if isinstance(e, dict) and isinstance(e.get("name"), str)]
+    return [entry for entry in objects_in(definition.get("inputs")) if isinstance(entry.get("name"), str)]
+
+
+def objects_in(value: object) -> list[Mapping[str, Any]]:
+    """The objects of a list in a definition that may be wrong; none if it is no list."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def directory_fields(definition: Mapping[str, Any]) -> list[str]:
     """What the steps' fields named `..._directory` hold: the folders that they write to, or selectors."""
-    steps = definition.get("steps")
     return [
         value
-        for step in (steps if isinstance(steps, list) else [])
-        for name, value in (step.items() if isinstance(step, dict) else ())
+        for step in objects_in(definition.get("steps"))
+        for name, value in step.items()
         if name.endswith("_directory") and isinstance(value, str)
     ]
 

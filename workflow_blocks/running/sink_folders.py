@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workflow_blocks.running.parameters import values_in_force
+from workflow_blocks.running.parameters import objects_in, values_in_force
 
 _FILE_SINK = "roboflow_core/local_file_sink@v1"
 _DEFAULT_PREFIX = "workflow_output"  # of that block
@@ -42,11 +42,8 @@ class SinkFolder:
 def sink_folders(definition: Mapping[str, Any], parameters: Mapping[str, Any]) -> list[SinkFolder]:
     """The folders that the steps' fields named `..._directory` hold, themselves or by a parameter."""
     values = {f"$inputs.{name}": value for name, value in values_in_force(definition, parameters).items()}
-    steps = definition.get("steps")
     folders = []
-    for step in steps if isinstance(steps, list) else []:
-        if not isinstance(step, dict):
-            continue
+    for step in objects_in(definition.get("steps")):
         prefix = _value(values, step.get("file_name_prefix", _DEFAULT_PREFIX))
         is_file_sink = step.get("type") == _FILE_SINK and prefix is not None
         for name, field in step.items():
